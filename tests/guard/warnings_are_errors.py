@@ -1,0 +1,12 @@
+"""Runs first in every kernel that the author or the tests start: a warning is an error."""
+
+import warnings
+
+warnings.simplefilter("error")
+for module in (
+    "ipykernel", "IPython", "jupyter_client", "traitlets", "tornado", "zmq", "asyncio",
+    "debugpy", "comm", "jedi", "torch._dynamo", "torch._inductor", "torch.jit", "onnx",
+):  # fmt: skip
+    warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+warnings.filterwarnings("ignore", category=ResourceWarning)
+del module, warnings

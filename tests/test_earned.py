@@ -1,0 +1,27 @@
+"""What a chapter writes out and what utils/ keeps behave alike: both pass the chapter's
+own check, so neither can drift from the other."""
+
+from importlib import import_module
+
+import pytest
+
+# exercise -> the name that later chapters import it by, one line a chapter
+EARNED = {
+    "descent": {
+        "utils.descent": "predict mse numeric_gradient mse_gradient gradient_step "
+        "stable_rate standardise minibatches sgd",
+    },
+}
+PAIRS = [
+    (slug, module, name)
+    for slug, modules in EARNED.items()
+    for module, names in modules.items()
+    for name in names.split()
+]
+
+
+@pytest.mark.parametrize(("slug", "module", "name"), PAIRS)
+def test_module_passes_the_chapters_check(slug, module, name):
+    exercise = import_module(f"utils.checks.{slug}").chapter.exercises[name]
+    verdict, report = exercise.judge(getattr(import_module(module), name))
+    assert verdict == "right", report

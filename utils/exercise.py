@@ -1,0 +1,449 @@
+"""Exercises that check themselves: ex.NAME.check(answer), .hint(), .solution().
+
+`check` never raises. It says right, not yet, or wrong with the case that failed, and
+returns the reader's answer when it is right and the reference otherwise, so that every
+chapter runs to its end. The reference is the cell of the solution notebook whose id is
+the exercise's name: there is no second copy.
+"""
+
+import contextlib
+import functools
+import html
+import io
+import json
+import linecache
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from utils import progress
+from utils.check import as_array
+from utils.limits import TimeLimit, time_limit
+
+ROOT = Path(__file__).resolve().parents[1]
+LOOKS = {
+    "right": ("✓", "#1a7f37"),
+    "not yet": ("…", "#9a6700"),
+    "wrong": ("✗", "#cf222e"),
+    "hint": ("?", "#0969da"),
+    "solution": ("=", "#6e7781"),
+}
+
+
+class Miss(AssertionError):
+    "A wrong answer: the slip that usually causes it, the case, what came out, what should."
+
+    def __init__(self, slip, case="", got=None, want=None):
+        super().__init__(slip)
+        self.case, self.got, self.want = case, got, want
+
+
+def same(case, got, want, slips=None, slip="", atol=1e-9, rtol=1e-6):
+    """Assert that `got` equals `want` in shape and value.
+
+    `slips` maps the sentence that names a slip to the value which that slip gives: the
+    first that fits is told. `slip` is told when none fits. Raises Miss.
+    """
+    if got is None:
+        raise Miss("The function returns nothing: is a `return` missing?", case, got, want)
+    for sentence, value in (slips or {}).items():
+        if not _agree(value, want, atol, rtol) and _agree(got, value, atol, rtol):
+            raise Miss(sentence, case, got, want)
+    if _agree(got, want, atol, rtol):
+        return
+    got_array, want_array = _numbers(got), _numbers(want)
+    if got_array is not None and want_array is not None:
+        if got_array.shape != want_array.shape:
+            shapes = f"The shape is {got_array.shape}, expected {want_array.shape}."
+            raise Miss(f"{shapes} {slip}".strip(), case, got, want)
+        if not np.isfinite(got_array).all() and np.isfinite(want_array).all():
+            slip = f"It holds nan or inf. {slip}".strip()
+    raise Miss(slip or "The values differ.", case, got, want)
+
+
+def _numbers(x):
+    with contextlib.suppress(Exception):
+        array = as_array(x)
+        if array.dtype.kind in "biufc":
+            return array
+    return None
+
+
+def _agree(a, b, atol, rtol):
+    x, y = _numbers(a), _numbers(b)
+    if x is None or y is None:
+        return x is None and y is None and type(a) is type(b) and bool(a == b)
+    return x.shape == y.shape and np.allclose(x, y, atol=atol, rtol=rtol, equal_nan=True)
+
+
+class Chapter:
+    "The exercises of one chapter; `@chapter.exercise(hint, ...)` over a test makes one."
+
+    def __init__(self, name):
+        self.name, self.exercises = name, {}
+
+    def exercise(self, *hints, kind="function", seconds=5, mutates=False, fresh=False):
+        """Make an exercise of a test `name(answer)` that raises where the answer is wrong.
+
+        kind: "function", "class" or "value"; seconds: the time limit of one check;
+        mutates: the function may change its arguments; fresh: what it returns must not
+        share memory with them.
+        """
+        if kind not in ("function", "class", "value"):
+            raise ValueError(f"kind is 'function', 'class' or 'value', not {kind!r}")
+
+        def make(test):
+            made = Exercise(self, test, hints, kind, seconds, mutates, fresh)
+            self.exercises[made.name] = made
+            return made
+
+        return make
+
+    @functools.cached_property
+    def cells(self):
+        "{cell id: (source, tags)} of the solution notebook, in order."
+        file = ROOT / "solutions" / f"{self.name}.ipynb"
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        return {
+            cell["id"]: ("".join(cell["source"]), cell["metadata"].get("tags", []))
+            for cell in cells
+            if cell["cell_type"] == "code"
+        }
+
+    def source(self, name):
+        "The solved cell of an exercise, without its solution marks."
+        if name not in self.cells:
+            raise KeyError(f"solutions/{self.name}.ipynb has no cell with the id {name!r}")
+        lines = self.cells[name][0].split("\n")
+        marks = ("### BEGIN SOLUTION", "### END SOLUTION")
+        return "\n".join(line for line in lines if not line.strip().startswith(marks))
+
+    def reference(self, name):
+        "The reference answer, built from the set-up cells and the solved cells before it."
+        scope = {"__name__": "__main__"}
+        for cell, (source, tags) in self.cells.items():
+            if cell in self.exercises:
+                _run(self.source(cell), f"<solution of {cell}>", scope)
+            elif "setup" in tags:
+                _run(source, f"<set-up cell {cell}>", scope)
+            if cell == name:
+                return scope[name]
+        raise KeyError(f"solutions/{self.name}.ipynb has no cell with the id {name!r}")
+
+
+def _run(source, filename, scope):
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), scope)
+
+
+class Exercise:
+    "One exercise: what a right answer must satisfy, its ladder of hints, its reference."
+
+    def __init__(self, chapter, test, hints, kind, seconds, mutates, fresh):
+        self.chapter, self.test, self.hints, self.kind = chapter, test, hints, kind
+        self.name, self.seconds = test.__name__, seconds
+        self.mutates, self.fresh = mutates, fresh
+        self.hinted = 0
+        self.handed_out = []  # references given to a notebook: not the reader's answers
+
+    def __repr__(self):
+        return f"<exercise {self.name}: .check(answer), .hint(), .solution()>"
+
+    def check(self, answer=None):
+        "Judge `answer`; return it when it is right and the reference otherwise."
+        scope = sys._getframe(1).f_globals
+        verdict, report = self.judge(answer)
+        if verdict != "not yet":
+            progress.record(self.chapter.name, self.name, verdict)
+        if verdict == "right":
+            _show("right", report)
+            return answer
+        _show(verdict, f"{report}\nThe chapter goes on with the reference answer.")
+        _show_buttons(self)
+        return self._hand_out(scope)
+
+    def judge(self, answer):
+        "The verdict ('right', 'not yet' or 'wrong') and the report; never raises."
+        printed = _Capped()
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                with time_limit(self.seconds):
+                    self._try(answer)
+            verdict, report = "right", f"{self.name}"
+        except NotImplementedError as error:
+            verdict, report = "not yet", str(error) or self._unwritten(error)
+        except Miss as miss:
+            verdict, report = "wrong", _tell(miss)
+        except TimeLimit:
+            report = (
+                f"{self.name} was still running after {self.seconds:g} s and was stopped. "
+                "Does a loop never end, or visit one row at a time what one array "
+                "operation could do?"
+            )
+            verdict = "wrong"
+        except AssertionError as error:
+            verdict, report = "wrong", str(error) or "A check failed."
+        except KeyboardInterrupt:
+            verdict, report = "wrong", f"{self.name} was interrupted before it had an answer."
+        except BaseException as error:
+            verdict, report = "wrong", _tell_error(error)
+        if printed.text:
+            report += f"\nIt printed: {printed}"
+        return verdict, report
+
+    def _try(self, answer):
+        if answer is None or answer is ... or answer is NotImplemented:
+            raise NotImplementedError(f"{self.name} is still to be written.")
+        if any(answer is given for given in self.handed_out):
+            raise NotImplementedError(
+                f"{self.name} is bound to the reference answer, which an earlier check "
+                "handed out. Write yours, run its cell, then check again."
+            )
+        if self.kind == "class" and not isinstance(answer, type):
+            raise Miss(f"{self.name} should be a class; it is {_a(answer)}.")
+        if self.kind == "function":
+            if not callable(answer):
+                raise Miss(f"{self.name} should be a function; it is {_a(answer)}.")
+            answer = self._watched(answer)
+        if self.kind == "value" and callable(answer):
+            raise Miss(f"{self.name} should be a value; it is {_a(answer)}: call it?")
+        self.test(answer)
+
+    def _watched(self, function):
+        "`function`, with its arguments guarded against changes in place."
+
+        @functools.wraps(function, updated=())
+        def watched(*args, **options):
+            before = None if self.mutates else _arrays((args, options), copy=True)
+            result = function(*args, **options)
+            now = _arrays((args, options))
+            if before is not None and any(map(_differ, before, now)):
+                raise Miss(
+                    f"{self.name} changes its input in place. The caller still needs the "
+                    "old values: make a new array (x = x - 1, not x -= 1)."
+                )
+            pairs = ((ours, given) for ours in _arrays(result) for given in now)
+            if self.fresh and any(np.shares_memory(*pair) for pair in pairs):
+                raise Miss(
+                    f"{self.name} returns a view: what it returns shares memory with its "
+                    "input, so changing one changes the other. Return a copy."
+                )
+            return result
+
+        return watched
+
+    def _unwritten(self, error):
+        frames = traceback.extract_tb(error.__traceback__)
+        where = frames[-1].name if frames else self.name
+        if where in (self.name, "_try", "<module>"):
+            return f"{self.name} is still to be written."
+        return f"{self.name}: `{where}` is still to be written."
+
+    def _hand_out(self, scope):
+        "The reference in the notebook's own names where it works there, else on its own."
+        source, answer = self.chapter.source(self.name), None
+        here = dict(scope)
+        with contextlib.suppress(BaseException), contextlib.redirect_stdout(_Capped()):
+            with time_limit(4 * self.seconds):
+                _run(source, f"<solution of {self.name}>", here)
+                self.test(here[self.name])
+                answer = here[self.name]
+        if answer is None:
+            with contextlib.redirect_stdout(_Capped()):
+                answer = self.chapter.reference(self.name)
+        answer = _own(answer)
+        self.handed_out.append(answer)
+        return answer
+
+    def hint(self):
+        "Show the next hint of the ladder."
+        _show("hint", self._next_hint())
+
+    def _next_hint(self):
+        progress.record(self.chapter.name, self.name, "hint")
+        if self.hinted == len(self.hints):
+            return f"That was the last hint. ex.{self.name}.solution() shows an answer."
+        self.hinted += 1
+        return f"{self.hinted} of {len(self.hints)}: {self.hints[self.hinted - 1]}"
+
+    def solution(self):
+        "Show the reference answer."
+        progress.record(self.chapter.name, self.name, "solution")
+        _show("solution", self.name, self.chapter.source(self.name))
+
+
+def _own(value):
+    """`value` as an object of its own, so that it can be told from an equal answer.
+
+    Python keeps one object for a small number or a word; a subclass of the same type
+    prints and computes alike and is still another object.
+    """
+    if isinstance(value, bool) or value is None:
+        raise TypeError("True, False and None cannot be an exercise's answer: too easy")
+    if isinstance(value, np.generic):
+        value = value.item()
+    for kind in (int, float, complex, str, tuple):
+        if type(value) is kind:
+            return type(f"Reference{kind.__name__.title()}", (kind,), {})(value)
+    if isinstance(value, (list, dict, set, np.ndarray)):
+        return value.copy()
+    return value
+
+
+def _arrays(value, copy=False):
+    "Every array in nested tuples, lists and dicts, as (a copy of) a NumPy array."
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return [a for item in value for a in _arrays(item, copy)]
+    if isinstance(value, np.ndarray) or hasattr(value, "detach"):
+        with contextlib.suppress(Exception):
+            array = as_array(value)
+            return [array.copy() if copy else array]
+    return []
+
+
+def _differ(a, b):
+    return a.shape != b.shape or a.dtype != b.dtype or a.tobytes() != b.tobytes()
+
+
+class _Capped(io.TextIOBase):
+    "A stream that keeps the first characters and counts the rest."
+
+    def __init__(self, limit=600):
+        self.limit, self.text, self.size = limit, "", 0
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        self.size += len(text)
+        self.text += text[: self.limit - len(self.text)]
+        return len(text)
+
+    def __str__(self):
+        more = self.size - len(self.text)
+        return self.text.rstrip() + (f" ... and {more:,} characters more" if more else "")
+
+
+def _a(value):
+    return "a function" if callable(value) else f"{_brief(value)} ({type(value).__name__})"
+
+
+def _brief(value, limit=240):
+    "A short text of any value, whatever its repr does."
+    try:
+        if hasattr(value, "detach"):
+            value = as_array(value)
+        if isinstance(value, np.ndarray):
+            with np.printoptions(precision=5, threshold=24, edgeitems=3, suppress=True):
+                text = np.array2string(value, separator=", ")
+            if value.size > 24:
+                text += f"  shape {value.shape}"
+        elif isinstance(value, (float, np.floating)):
+            text = f"{float(value):.6g}"
+        else:
+            text = repr(value)
+    except BaseException as error:
+        text = f"an object whose text raises {type(error).__name__}"
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def _tell(miss):
+    lines = [str(miss)]
+    if miss.case:
+        lines += [
+            f"case      {miss.case}",
+            f"came out  {_brief(miss.got)}",
+            f"expected  {_brief(miss.want)}",
+        ]
+    return "\n".join(lines)
+
+
+def _tell_error(error):
+    "An exception of the reader's own code: what it says and on which of their lines."
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(its message cannot be shown)"
+    frames = traceback.extract_tb(error.__traceback__)
+    said = f"It raised {type(error).__name__}: {text}"[:400].rstrip(": ")
+    if frames and Path(frames[-1].filename).parent == ROOT / "utils" / "checks":
+        said = f"The check cannot use what it returned ({type(error).__name__}: {text})."
+    if isinstance(error, SystemExit):
+        said = "It called exit(): a function returns, it does not leave the program."
+    if isinstance(error, RecursionError):
+        said += ". It calls itself without end."
+    mine = [f for f in frames if not _is_library(f.filename)]
+    if mine and mine[-1].line:
+        said += f"\nin line {mine[-1].lineno} of its cell: {mine[-1].line.strip()}"
+    return said
+
+
+def _is_library(filename):
+    path = Path(filename)
+    return (
+        "site-packages" in path.parts
+        or path.is_relative_to(ROOT / "utils")
+        or path.is_relative_to(sys.base_prefix)
+        or filename.startswith(("<frozen", "<__array_function__"))
+    )
+
+
+def _html(kind, text, code=""):
+    mark, colour = LOOKS[kind]
+    head, _, rest = text.partition("\n")
+    return (
+        f'<div role="status" style="border-left:4px solid {colour};'
+        f'padding:.2em .8em;margin:.2em 0"><b style="color:{colour}">{mark} {kind}</b> '
+        f"{html.escape(head)}"
+        + "".join(
+            f'<pre style="margin:.3em 0;white-space:pre-wrap">{html.escape(block)}</pre>'
+            for block in (rest, code)
+            if block
+        )
+        + "</div>"
+    )
+
+
+def _show(kind, text, code=""):
+    from IPython.display import display
+
+    plain = f"{LOOKS[kind][0]} {kind}: {text}" + (f"\n{code}" if code else "")
+    display({"text/plain": plain, "text/html": _html(kind, text, code)}, raw=True)
+
+
+def _show_buttons(exercise):
+    "Hint and solution as buttons, where a notebook and ipywidgets are there."
+    try:
+        from IPython import get_ipython
+
+        if not hasattr(get_ipython(), "kernel"):
+            return
+        import ipywidgets as widgets
+
+        from utils.plots import display_widget
+    except ImportError:
+        return
+    hint = widgets.Button(description="Hint", tooltip="The next hint of the ladder")
+    answer = widgets.Button(description="Solution", tooltip="Show an answer")
+    told = widgets.HTML()
+
+    def next_hint(_):
+        told.value += _html("hint", exercise._next_hint())
+        hint.disabled = exercise.hinted == len(exercise.hints)
+
+    def show_answer(_):
+        progress.record(exercise.chapter.name, exercise.name, "solution")
+        source = exercise.chapter.source(exercise.name)
+        told.value += _html("solution", exercise.name, source)
+        answer.disabled = True
+
+    hint.on_click(next_hint)
+    answer.on_click(show_answer)
+    hint.disabled = exercise.hinted == len(exercise.hints)
+    calls = f"ex.{exercise.name}.hint()  ex.{exercise.name}.solution()"
+    display_widget(widgets.VBox([widgets.HBox([hint, answer]), told]), calls)
+

@@ -1,0 +1,190 @@
+"""The figures of chapter 01."""
+
+import numpy as np
+
+from utils import plots
+
+KINDS = {
+    "CPU": (plots.BLUE, "o"),
+    "GPU": (plots.GREEN, "s"),
+    "TPU": (plots.RED, "^"),
+    "FPGA": (plots.PURPLE, "D"),
+    "ASIC": (plots.ORANGE, "v"),
+}
+
+
+def growth(chips):
+    "Peak fp32 compute of every chip against its year, and the line that polyfit finds."
+    chips = [c for c in chips if c["fp32_tflops"]]
+    year = np.array([c["year"] for c in chips], dtype=float)
+    peak = np.array([c["fp32_tflops"] for c in chips])
+    slope, start = np.polyfit(year, np.log2(peak), 1)
+    fig, ax = plots.subplots(size=(7, 3.8))
+    ends = np.array([year.min(), year.max()])
+    ax.plot(ends, 2 ** (slope * ends + start), color=plots.BLACK, lw=1.5)
+    for kind, (colour, marker) in KINDS.items():
+        mine = np.array([c["kind"] == kind for c in chips])
+        if mine.any():
+            ax.scatter(year[mine], peak[mine], s=26, color=colour, marker=marker, label=kind)
+    ax.set_yscale("log")
+    ax.set_xlabel("year of introduction")
+    ax.set_ylabel("peak fp32, TFLOP/s")
+    ax.legend(frameon=False, loc="upper left", ncols=len(KINDS), handletextpad=0.1)
+    months = 12 / slope
+    plots.title(ax, f"Peak compute of a chip doubled every {months:.0f} months")
+    says = (
+        f"Peak fp32 compute of {len(chips)} chips from {ends[0]:.0f} to {ends[1]:.0f} on a "
+        f"logarithmic axis: the fitted line doubles every {months:.0f} months."
+    )
+    return fig, says
+
+
+def tangent(loss, numeric_gradient):
+    "The loss along w (b = 1) and its measured slope at three points."
+    w = np.linspace(-1, 5, 121)
+    fig, ax = plots.subplots(size=(6.4, 3.4))
+    ax.plot(w, [loss(np.array([v, 1.0])) for v in w], color=plots.BLUE)
+    for at in (0.5, 2.0, 3.5):
+        point = np.array([at, 1.0])
+        height, slope = loss(point), numeric_gradient(loss, point)[0]
+        ends = np.array([at - 0.7, at + 0.7])
+        ax.plot(ends, height + slope * (ends - at), color=plots.RED)
+        ax.plot(at, height, "o", color=plots.RED)
+        side = {0.5: "right", 2.0: "center", 3.5: "left"}[at]
+        shift = {"right": (-10, 0), "center": (0, 10), "left": (10, 0)}[side]
+        ax.annotate(
+            f"slope {round(slope, 1) + 0.0:+.1f}", (at, height), xytext=shift,
+            textcoords="offset points", color=plots.RED, ha=side,
+        )  # fmt: skip
+    ax.set_ylim(bottom=-2)
+    ax.set_xlabel("weight w (b = 1)")
+    ax.set_ylabel("loss")
+    plots.title(ax, "The sign of the slope says on which side the bottom lies")
+    return fig, (
+        "The loss as a function of w is a parabola with its bottom at w = 2; the measured "
+        "slope is negative to the left, zero at the bottom and positive to the right."
+    )
+
+
+def cliff(below, above):
+    "Loss against steps for a rate just below and one just above the bound."
+    fig, ax = plots.subplots(size=(6.6, 3.4))
+    for losses, colour, name in (
+        (below, plots.BLUE, "0.99 of the bound"),
+        (above, plots.RED, "1.01 of the bound"),
+    ):
+        steps = np.arange(len(losses)) + 1
+        ax.plot(steps, losses, color=colour)
+        at = len(losses) * 2 // 3
+        ax.annotate(
+            name, (steps[at], losses[at]), color=colour, textcoords="offset points",
+            xytext=(10, -4) if losses is above else (0, 8),
+            ha="left" if losses is above else "center",
+        )  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    plots.title(ax, "Two per cent of learning rate between standing still and exploding")
+    return fig, (
+        f"Loss on a logarithmic axis: at 0.99 of the computed bound it stays below its "
+        f"start for {len(below):,} steps, at 1.01 it grows a billionfold in {len(above):,}."
+    )
+
+
+def descent_path(X_N1, y_N, stable_rate):
+    "A lab on one feature: the loss surface, the path down it, and the loss of each step."
+
+    def draw(share_of_the_cliff=0.9, steps=30, standardised=False):
+        x = X_N1[:, 0]
+        if standardised:
+            x = (x - x.mean()) / x.std()
+        A = np.c_[x, np.ones(len(x))]
+        rate = share_of_the_cliff * stable_rate(x[:, None])
+        best = np.linalg.lstsq(A, y_N, rcond=None)[0]
+        path = [np.zeros(2)]
+        for _ in range(steps):
+            path.append(path[-1] - rate * 2 * A.T @ (A @ path[-1] - y_N) / len(y_N))
+        path = np.array(path)
+        losses = ((path @ A.T - y_N) ** 2).mean(1)
+        floor = ((A @ best - y_N) ** 2).mean()
+
+        fig, (left, right) = plots.subplots(1, 2, size=(9, 3.6))
+        reach = 1.6 * np.abs(best)
+        w = np.linspace(best[0] - reach[0], best[0] + reach[0], 90)
+        b = np.linspace(best[1] - reach[1], best[1] + reach[1], 90)
+        W, B = np.meshgrid(w, b)
+        surface = sum((W * a + B - y) ** 2 for a, y in zip(x, y_N)) / len(x)
+        left.contourf(W, B, np.log(surface), levels=14, cmap="Blues_r")
+        left.plot(*path.T, "o-", color=plots.ORANGE, ms=3, lw=1.2)
+        left.plot(*best, "*", color=plots.BLACK, ms=12)
+        left.annotate("best line", best, xytext=(8, 6), textcoords="offset points")
+        left.annotate("start", (0, 0), xytext=(4, 6), textcoords="offset points")
+        left.set(xlim=w[[0, -1]], ylim=b[[0, -1]], xlabel="weight w", ylabel="b")
+        left.grid(False)
+        right.plot(losses / floor, color=plots.ORANGE)
+        right.axhline(1, color=plots.BLACK, lw=1, ls=":")
+        right.annotate(
+            "best line", (0, 1), xytext=(2, 4), textcoords="offset points", fontsize=9
+        )
+        right.set(yscale="log", xlabel="step", ylabel="loss / loss of the best line")
+        ends = losses[-1] / floor
+        how = "standardised years" if standardised else "years since 1990"
+        plots.title(left, f"Path on {how}")
+        plots.title(right, 
+            "Explodes" if losses[-1] > losses[0] else f"Ends at {ends:.3g} of the best"
+        )
+        return fig, (
+            f"Path and loss of {steps} steps at {share_of_the_cliff:.2f} of the largest "
+            f"stable rate (lr = {rate:.2g}) on {how}: the loss ends at {ends:.3g} times "
+            "that of the best line."
+        )
+
+    return draw
+
+
+def houses(raw, scaled, best):
+    "Typical error of the house prices against steps, raw and standardised."
+    fig, ax = plots.subplots(size=(6.6, 3.4))
+    for losses, colour, name in (
+        (raw, plots.RED, "raw features"),
+        (scaled, plots.BLUE, "standardised"),
+    ):
+        ax.plot(np.arange(len(losses)) + 1, np.sqrt(losses), color=colour)
+        ax.annotate(
+            name, (2000, np.sqrt(losses[2000])), xytext=(0, 6),
+            textcoords="offset points", color=colour,
+        )  # fmt: skip
+    ax.axhline(np.sqrt(best), color=plots.BLACK, lw=1, ls=":")
+    ax.annotate(
+        "best line", (1.1, np.sqrt(best)), xytext=(0, 5), textcoords="offset points"
+    )
+    ax.set(xscale="log", yscale="log", xlabel="step", ylabel="typical error, dollars")
+    plots.title(ax, "Each at 0.9 of its bound: only scaled features reach the best line")
+    return fig, (
+        f"Typical error in dollars against steps, both axes logarithmic: standardised "
+        f"features end at {np.sqrt(scaled[-1]):,.0f}, raw ones at "
+        f"{np.sqrt(raw[-1]):,.0f} after {len(raw):,} steps."
+    )
+
+
+def noise(runs):
+    "{batch size: final loss over the best loss, one a seed}: the spread for each size."
+    fig, ax = plots.subplots(size=(6.6, 3.2))
+    rng = np.random.default_rng(0)
+    for place, (size, ratios) in enumerate(runs.items()):
+        spots = place + rng.uniform(-0.12, 0.12, len(ratios))
+        ax.plot(spots, ratios, "o", color=plots.PALETTE[place], ms=5, alpha=0.7)
+        ax.annotate(
+            f"mean {np.mean(ratios):.3f}", (place + 0.18, np.mean(ratios)),
+            color=plots.PALETTE[place], va="center",
+        )  # fmt: skip
+    ax.axhline(1, color=plots.BLACK, lw=1, ls=":")
+    ax.set_xticks(range(len(runs)), [f"{size} rows a step" for size in runs])
+    ax.set_xlim(-0.5, len(runs) - 0.3)
+    ax.set_ylabel("final loss / best loss")
+    plots.title(ax, "Smaller batches end in a wider dance around the best line")
+    means = ", ".join(f"{size} rows {np.mean(r):.3f}" for size, r in runs.items())
+    return fig, (
+        f"Final loss over the best loss for {len(next(iter(runs.values())))} shuffles of "
+        f"each batch size; the means are {means}."
+    )

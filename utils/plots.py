@@ -1,0 +1,167 @@
+"""Figures and labs: one style, labels on the lines, one sentence for every picture.
+
+`show` displays a figure with the sentence that is its alt text and its caption.
+`explore` puts controls over a function that draws; without a kernel its picture stays.
+"""
+
+import base64
+import inspect
+import io
+import sys
+
+import matplotlib.pyplot as plt
+from IPython.display import Markdown, display
+
+# After Okabe and Ito's palette for colour-blind readers (2008), darkened to be read as text.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = PALETTE = (
+    "#0072B2", "#B87400", "#007A5A", "#C44E00", "#A8518A", "#3E8DC4", "#333333",
+)  # fmt: skip
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=PALETTE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelsize": 10,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "axes.axisbelow": True,
+    "lines.linewidth": 2,
+    "font.size": 10,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+}
+DPI = 110
+
+
+def subplots(rows=1, columns=1, size=(6.6, 3.6), **options):
+    "A figure of `size` inches and its axes, in the course's style."
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=size, **options)
+
+
+def title(ax, finding):
+    "Write what the figure shows over its axes."
+    ax.set_title(finding, loc="left", fontsize=11.5, fontweight="bold")
+
+
+def lines(ax, series, x=None, **style):
+    "Plot {label: values}; write each label at the end of its own line, not in a legend."
+    for label, ys in series.items():
+        xs = range(len(ys)) if x is None else x
+        (line,) = ax.plot(xs, ys, **style)
+        label_end(ax, line, label)
+
+
+def label_end(ax, line, label):
+    "Write `label` beside the last point of `line`, in its colour."
+    x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+    ax.annotate(
+        label, (x, y), xytext=(5, 0), textcoords="offset points",
+        color=line.get_color(), va="center", annotation_clip=False,
+    )  # fmt: skip
+
+
+def png(fig):
+    "Figure -> PNG bytes; the figure is closed."
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def show(fig, says):
+    "Display `fig` with one sentence: its alt text, its text fallback and its caption."
+    picture, caption = _picture(fig, says), _caption(says)
+    display(picture["data"], metadata=picture["metadata"], raw=True)
+    display(caption)
+
+
+def _picture(fig, says):
+    if not isinstance(says, str) or len(says.split()) < 8:
+        plt.close(fig)
+        raise ValueError(
+            "plots.show(fig, says): `says` is the sentence that tells a reader who "
+            f"cannot see the figure what it shows (8 words or more), not {says!r}"
+        )
+    data = {"image/png": base64.b64encode(png(fig)).decode(), "text/plain": says}
+    return {"data": data, "metadata": {"image/png": {"alt": says}}}
+
+
+def _caption(says):
+    return Markdown(f"*{says}*")
+
+
+def explore(draw, **controls):
+    """Controls over `draw(**values) -> (figure, sentence)`: a lab.
+
+    Each keyword is a control in ipywidgets' short forms: (low, high[, step]) a slider,
+    a list a menu, a bool a check box, or a widget; `draw`'s default is where it starts.
+    The picture is an ordinary output that the controls replace, so that it stays
+    visible where no kernel runs (GitHub, a printout, a notebook opened again).
+    """
+    import ipywidgets as widgets
+
+    knobs = {name: _knob(widgets, draw, name, c) for name, c in controls.items()}
+    values = lambda: {name: knob.value for name, knob in knobs.items()}  # noqa: E731
+    fig, says = draw(**values())
+    panel = widgets.VBox(list(knobs.values()))
+    if "google.colab" in sys.modules:  # there, a callback cannot replace an output
+        image = widgets.Image(value=png(fig), format="png")
+        text = widgets.HTML(value=says)
+        panel.children = (*panel.children, image, text)
+        display_widget(panel, says)
+
+        def put(fig, says):
+            image.value, text.value = png(fig), says
+    else:
+        display_widget(panel, "controls: " + ", ".join(knobs))
+        picture = _picture(fig, says)
+        seen = display(
+            picture["data"], metadata=picture["metadata"], raw=True, display_id=True
+        )
+        told = display(_caption(says), display_id=True)
+
+        def put(fig, says):
+            picture = _picture(fig, says)
+            seen.update(picture["data"], metadata=picture["metadata"], raw=True)
+            told.update(_caption(says))
+
+    def redraw(_):
+        try:
+            put(*draw(**values()))
+        except Exception as error:  # a callback's error would vanish into a log
+            fig, ax = subplots(size=(6.6, 1))
+            ax.text(0, 0.5, f"{type(error).__name__}: {error}", wrap=True)
+            ax.axis("off")
+            put(fig, f"The lab could not draw these values, it met a {error!r}.")
+
+    for knob in knobs.values():
+        knob.observe(redraw, "value")
+
+
+def _knob(widgets, draw, name, control):
+    default = inspect.signature(draw).parameters[name].default
+    if isinstance(control, widgets.Widget):
+        knob = control
+        if default is not inspect.Parameter.empty:
+            knob.value = default
+    else:
+        knob = widgets.interactive.widget_from_abbrev(control, default)
+        if knob is None:
+            raise ValueError(
+                f"explore: {name}={control!r} is no control; "
+                "try (low, high, step), a list, a bool or a widget"
+            )
+    knob.description = name.replace("_", " ")
+    knob.style.description_width = "initial"
+    if hasattr(knob, "continuous_update"):
+        knob.continuous_update = False
+    return knob
+
+
+def display_widget(widget, says):
+    "Display a widget; `says` stands for it where there are none."
+    # by hand, not by the widget's own method: Colab's ipywidgets 7 names it otherwise
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": says}
+    display(bundle, raw=True)

@@ -1,0 +1,123 @@
+"""What the reader has solved: one small file beside the course, never in the way.
+
+The file is `work/progress.json`, or what COURSE_PROGRESS names ("off": none is kept).
+It is replaced as a whole under a lock, so that a crash or two notebooks lose nothing.
+"""
+
+import html
+import json
+import os
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EMPTY = {"version": 1, "exercises": {}}
+
+
+def path():
+    "Where progress is kept, or None: switched off, or the author runs a solution."
+    named = os.environ.get("COURSE_PROGRESS", "")
+    if named == "off" or (not named and Path.cwd() == ROOT / "solutions"):
+        return None
+    return Path(named) if named else ROOT / "work" / "progress.json"
+
+
+def load():
+    "{'version': 1, 'exercises': {'01_descent/mse': {...}}}; damage is set aside."
+    file = path()
+    if file is None:
+        return json.loads(json.dumps(EMPTY))
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if not all(isinstance(e, dict) for e in data["exercises"].values()):
+            raise ValueError
+        return data
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError, AttributeError):
+        aside = _free(file.with_name(file.stem + ".damaged.json"))
+        os.replace(file, aside)
+        print(f"Your progress file was damaged; it is kept as {aside.name}, a new one begins.")
+    return json.loads(json.dumps(EMPTY))
+
+
+def _free(file):
+    number, name = 1, file
+    while name.exists():
+        number += 1
+        name = file.with_name(f"{file.stem}-{number}{file.suffix}")
+    return name
+
+
+def record(chapter, exercise, event):
+    "Note one event ('right', 'wrong', 'hint', 'solution') of an exercise; never raises."
+    if path() is None:
+        return
+    try:
+        import filelock
+
+        path().parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(str(path()) + ".lock", timeout=3):
+            data = load()
+            entry = data["exercises"].setdefault(f"{chapter}/{exercise}", {})
+            entry[event] = entry.get(event, 0) + 1
+            if event == "right":
+                entry.setdefault("solved", time.strftime("%Y-%m-%d"))
+            _write(data)
+    except Exception as error:  # a full disk must not stop a chapter
+        print(f"(Progress could not be saved: {error}. The chapter goes on.)")
+
+
+def _write(data):
+    temporary = path().with_name(f"{path().name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path())
+
+
+def chapters():
+    "The chapters that exist, in order: [{'name', 'title', 'exercises': [...]}]."
+    found = []
+    for file in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")):
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        ids = [cell["id"] for cell in cells]
+        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+        exercises = [i for i in ids if f"{i}-check" in ids]
+        found.append({"name": file.stem, "title": title, "exercises": exercises})
+    return found
+
+
+def solved():
+    "The exercises solved so far, as {'01_descent/mse', ...}."
+    return {name for name, e in load()["exercises"].items() if "solved" in e}
+
+
+def show():
+    "Draw the map of chapters with what is solved, and name what comes next."
+    from IPython.display import display
+
+    done, rows, text, next_up = solved(), [], [], None
+    for chapter in chapters():
+        names = [f"{chapter['name']}/{e}" for e in chapter["exercises"]]
+        count = sum(name in done for name in names)
+        if next_up is None and count < len(names):
+            missing = next(n for n in names if n not in done)
+            next_up = f"{chapter['name']}: {missing.split('/')[1]}"
+        bar = "●" * count + "○" * (len(names) - count)
+        rows.append(
+            f'<tr><td style="text-align:left"><a href="{chapter["name"]}.ipynb">'
+            f"{html.escape(chapter['title'])}</a></td>"
+            f'<td style="text-align:left;letter-spacing:.15em">{bar}</td>'
+            f"<td>{count} of {len(names)}</td></tr>"
+        )
+        text.append(f"{chapter['title']:<62} {bar}  {count} of {len(names)}")
+    last = f"Next: {next_up}" if next_up else "Every exercise so far is solved."
+    table = (
+        '<table><tr><th style="text-align:left">chapter</th>'
+        '<th style="text-align:left">exercises</th><th>solved</th></tr>'
+        + "".join(rows)
+        + f"</table><p>{html.escape(last)}</p>"
+    )
+    display({"text/html": table, "text/plain": "\n".join([*text, last])}, raw=True)
