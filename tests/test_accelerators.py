@@ -1,4 +1,5 @@
 """The table of chips: complete, sourced, plausible, and read correctly."""
+
 import csv
 import re
 from pathlib import Path
@@ -8,21 +9,41 @@ import pytest
 import utils.data
 from utils.data import accelerators
 
-PEAKS = ["fp64_tflops", "fp32_tflops", "tf32_tflops", "fp16_tflops", "bf16_tflops",
-         "fp8_tflops", "int8_tops"]
+PEAKS = [
+    "fp64_tflops",
+    "fp32_tflops",
+    "tf32_tflops",
+    "fp16_tflops",
+    "bf16_tflops",
+    "fp8_tflops",
+    "int8_tops",
+]
 NUMBERS = PEAKS + ["memory_gb", "bandwidth_gb_s", "watts", "price_usd"]
 COLUMNS = ["name", "kind", "vendor", "year", *NUMBERS, "estimate", "source", "note"]
 KINDS = {"CPU", "GPU", "TPU", "FPGA", "ASIC"}
 WAFERS = {"Cerebras WSE-2", "Cerebras WSE-3"}
-SRAM_ONLY = WAFERS | {"GroqChip 1", "Graphcore GC2 (Mk1 IPU)", "Graphcore GC200 (Mk2 IPU)"}
+SRAM_ONLY = WAFERS | {
+    "GroqChip 1",
+    "Graphcore GC2 (Mk1 IPU)",
+    "Graphcore GC200 (Mk2 IPU)",
+}
 SLOW_FP16 = {"GeForce GTX 1080", "GeForce GTX 1080 Ti"}
-NOT_SLOWER = [("fp64_tflops", "fp32_tflops"), ("fp32_tflops", "tf32_tflops"),
-              ("fp32_tflops", "fp16_tflops"), ("fp32_tflops", "bf16_tflops"),
-              ("tf32_tflops", "bf16_tflops"), ("fp16_tflops", "bf16_tflops"),
-              ("bf16_tflops", "fp8_tflops"), ("fp16_tflops", "int8_tops"),
-              ("bf16_tflops", "int8_tops"), ("fp32_tflops", "int8_tops")]
-FORMULA = re.compile(r"(fp64|fp32|fp16|bf16|int8) = (\d+) cores? x ([\d.]+) GHz"
-                     r" x ([\d.]+) (?:FL)?OP/cycle")
+NOT_SLOWER = [
+    ("fp64_tflops", "fp32_tflops"),
+    ("fp32_tflops", "tf32_tflops"),
+    ("fp32_tflops", "fp16_tflops"),
+    ("fp32_tflops", "bf16_tflops"),
+    ("tf32_tflops", "bf16_tflops"),
+    ("fp16_tflops", "bf16_tflops"),
+    ("bf16_tflops", "fp8_tflops"),
+    ("fp16_tflops", "int8_tops"),
+    ("bf16_tflops", "int8_tops"),
+    ("fp32_tflops", "int8_tops"),
+]
+FORMULA = re.compile(
+    r"(fp64|fp32|fp16|bf16|int8) = (\d+) cores? x ([\d.]+) GHz"
+    r" x ([\d.]+) (?:FL)?OP/cycle"
+)
 ROWS = accelerators()
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
 
@@ -68,9 +89,13 @@ def test_row_is_sourced_and_has_a_peak(row):
 def test_types_and_signs(row):
     assert list(row) == COLUMNS
     assert type(row["year"]) is int and 1985 <= row["year"] <= 2030
-    assert all(row[key] is None or (type(row[key]) is float and row[key] > 0)
-               for key in NUMBERS)
-    assert all(row[key] is None or type(row[key]) is str for key in ("estimate", "note"))
+    assert all(
+        row[key] is None or (type(row[key]) is float and row[key] > 0)
+        for key in NUMBERS
+    )
+    assert all(
+        row[key] is None or type(row[key]) is str for key in ("estimate", "note")
+    )
 
 
 @each_row
@@ -78,14 +103,17 @@ def test_estimates_name_filled_columns_and_say_how(row):
     names = row["estimate"].split(";") if row["estimate"] else []
     assert set(names) <= set(NUMBERS) and len(set(names)) == len(names)
     assert all(row[name] is not None for name in names)
-    assert not names or re.search(r" = |halved", row["note"]), "the note gives the formula"
+    assert not names or re.search(r" = |halved", row["note"]), (
+        "the note gives the formula"
+    )
 
 
 @each_row
 def test_formula_gives_the_figure(row):
     found = FORMULA.findall(row["note"] or "")
-    assert found or "/cycle" not in (row["note"] or ""), \
+    assert found or "/cycle" not in (row["note"] or ""), (
         "write: fp32 = N cores x F GHz x K FLOP/cycle"
+    )
     for name, cores, ghz, per_cycle in found:
         tera = int(cores) * float(ghz) * float(per_cycle) / 1000
         assert row[column(name)] == pytest.approx(tera, rel=0.01)
@@ -100,9 +128,15 @@ def test_cpu_peaks_are_marked_or_quoted(row):
 
 @each_row
 def test_figures_are_plausible(row):
-    limit = {"fp64_tflops": 200, "fp32_tflops": 600, "tf32_tflops": 3000,
-             "fp16_tflops": 6000, "bf16_tflops": 6000, "fp8_tflops": 20000,
-             "int8_tops": 12000}
+    limit = {
+        "fp64_tflops": 200,
+        "fp32_tflops": 600,
+        "tf32_tflops": 3000,
+        "fp16_tflops": 6000,
+        "bf16_tflops": 6000,
+        "fp8_tflops": 20000,
+        "int8_tops": 12000,
+    }
     if row["name"] not in WAFERS:
         assert all((row[peak] or 0) <= top for peak, top in limit.items())
         assert (row["watts"] or 0) <= 2500
@@ -110,7 +144,9 @@ def test_figures_are_plausible(row):
     assert 0.1 <= (row["memory_gb"] or 1) <= 512
     assert 20 <= (row["price_usd"] or 20) <= 50000
     if row["bandwidth_gb_s"]:
-        slow, fast = (10_000, 30_000_000) if row["name"] in SRAM_ONLY else (0.05, 30_000)
+        slow, fast = (
+            (10_000, 30_000_000) if row["name"] in SRAM_ONLY else (0.05, 30_000)
+        )
         assert slow <= row["bandwidth_gb_s"] <= fast
 
 
@@ -124,8 +160,11 @@ def test_fewer_bits_are_not_slower(row):
 
 
 def test_the_known_exception_is_in_the_table():
-    slow = {row["name"]: row["fp16_tflops"] / row["fp32_tflops"] for row in ROWS
-            if row["name"] in SLOW_FP16}
+    slow = {
+        row["name"]: row["fp16_tflops"] / row["fp32_tflops"]
+        for row in ROWS
+        if row["name"] in SLOW_FP16
+    }
     assert set(slow) == SLOW_FP16
     assert all(ratio == pytest.approx(1 / 64, rel=0.02) for ratio in slow.values())
 
@@ -141,8 +180,12 @@ def test_figures_that_everyone_can_look_up():
 
 def test_compute_grew_by_five_orders_of_magnitude():
     def best(last_year):
-        return max(max(row["fp32_tflops"] or 0, row["fp16_tflops"] or 0) for row in ROWS
-                   if row["year"] <= last_year and row["name"] not in WAFERS)
+        return max(
+            max(row["fp32_tflops"] or 0, row["fp16_tflops"] or 0)
+            for row in ROWS
+            if row["year"] <= last_year and row["name"] not in WAFERS
+        )
+
     assert best(2024) / best(1995) >= 1e5
 
 

@@ -345,7 +345,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(course, monkeypatch):
 
     publish(course, "two")
     monkeypatch.setattr(work.Path, "write_bytes", fail)
-    with pytest.raises(work.WorkError, match="could not be copied.*Permission denied"):
+    with pytest.raises(work.WorkError, match=r"could not be copied.*Permission denied"):
         work.fill(course)
 
 

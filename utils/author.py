@@ -24,7 +24,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.modules.setdefault("rfc3987_syntax", None)  # nbformat would spend 2 s on its grammar
+sys.modules.setdefault(
+    "rfc3987_syntax", None
+)  # nbformat would spend 2 s on its grammar
 import nbformat  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +73,9 @@ def stub(source, where=""):
                     f"{where} line {number}: a region outside a function needs its stub, "
                     "as in: ### BEGIN SOLUTION lr = None"
                 )
-            kept.append(f"{indent}{instead or 'raise NotImplementedError'}  # your turn")
+            kept.append(
+                f"{indent}{instead or 'raise NotImplementedError'}  # your turn"
+            )
         elif END.match(line):
             if not opened:
                 raise MarkError(f"{where} line {number}: END without BEGIN")
@@ -223,7 +227,9 @@ def from_text(text, old=None):
     notebook = nbformat.v4.new_notebook(metadata=old.metadata if old else METADATA)
     parts = re.split(r"^%% (md|code) ([A-Za-z0-9_-]+) ?(.*)$", text, flags=re.M)
     for kind, cell_id, tags, source in zip(*(parts[i::4] for i in range(1, 5))):
-        make = nbformat.v4.new_markdown_cell if kind == "md" else nbformat.v4.new_code_cell
+        make = (
+            nbformat.v4.new_markdown_cell if kind == "md" else nbformat.v4.new_code_cell
+        )
         cell = make(source.strip("\n"), id=cell_id)
         if tags.strip():
             cell.metadata["tags"] = tags.strip().split(",")
@@ -264,11 +270,11 @@ def repository():
 
 def bootstrap(url):
     "The first code cell: makes `utils` importable next door, and on Colab."
-    here = 'import os, sys\n\nsys.path.insert(0, os.path.abspath(".."))  # utils/ lies there'
+    here = 'import os\nimport sys\n\nsys.path.insert(0, os.path.abspath(".."))  # utils/ lies there'
     if not url:
         return here
     return (
-        "import os, subprocess, sys\n\n"
+        "import os\nimport subprocess\nimport sys\n\n"
         'if "google.colab" in sys.modules and not os.path.isdir("/content/course"):\n'
         f'    get = ["git", "clone", "-q", "--depth=1", "{url}", "/content/course"]\n'
         "    subprocess.run(get, check=True)\n"
@@ -315,7 +321,9 @@ def set_address(url):
     _write(file, text)
     for path in named([]):
         notebook = nbformat.read(path, as_version=4)
-        fresh = notebook.metadata.get("course", {}).get("executed") == code_hash(notebook)
+        fresh = notebook.metadata.get("course", {}).get("executed") == code_hash(
+            notebook
+        )
         with_address(notebook, url, path.stem)
         if fresh:  # the first cell shows nothing: its change needs no new run
             notebook.metadata["course"]["executed"] = code_hash(notebook)
@@ -369,7 +377,8 @@ def test(stages, extra=()):
     "The stages of the README's test command; the number that failed."
     from tests.stages import run_stages
 
-    return run_stages(stages, extra)
+    files = [name for name in stages if Path(name).exists() and "." in name]
+    return run_stages([s for s in stages if s not in files], [*files, *extra])
 
 
 SKELETON = """%% md title

@@ -47,7 +47,9 @@ def same(case, got, want, slips=None, slip="", atol=1e-9, rtol=1e-6):
     first that fits is told. `slip` is told when none fits. Raises Miss.
     """
     if got is None:
-        raise Miss("The function returns nothing: is a `return` missing?", case, got, want)
+        raise Miss(
+            "The function returns nothing: is a `return` missing?", case, got, want
+        )
     for sentence, value in (slips or {}).items():
         if not _agree(value, want, atol, rtol) and _agree(got, value, atol, rtol):
             raise Miss(sentence, case, got, want)
@@ -75,7 +77,9 @@ def _agree(a, b, atol, rtol):
     x, y = _numbers(a), _numbers(b)
     if x is None or y is None:
         return x is None and y is None and type(a) is type(b) and bool(a == b)
-    return x.shape == y.shape and np.allclose(x, y, atol=atol, rtol=rtol, equal_nan=True)
+    return x.shape == y.shape and np.allclose(
+        x, y, atol=atol, rtol=rtol, equal_nan=True
+    )
 
 
 class Chapter:
@@ -115,7 +119,9 @@ class Chapter:
     def source(self, name):
         "The solved cell of an exercise, without its solution marks."
         if name not in self.cells:
-            raise KeyError(f"solutions/{self.name}.ipynb has no cell with the id {name!r}")
+            raise KeyError(
+                f"solutions/{self.name}.ipynb has no cell with the id {name!r}"
+            )
         lines = self.cells[name][0].split("\n")
         marks = ("### BEGIN SOLUTION", "### END SOLUTION")
         return "\n".join(line for line in lines if not line.strip().startswith(marks))
@@ -160,7 +166,7 @@ class Exercise:
         if verdict == "right":
             _show("right", report)
             return answer
-        _show(verdict, f"{report}\nThe chapter goes on with the reference answer.")
+        _show(verdict, report, note="The chapter goes on with the reference answer.")
         _show_buttons(self)
         return self._hand_out(scope)
 
@@ -168,9 +174,12 @@ class Exercise:
         "The verdict ('right', 'not yet' or 'wrong') and the report; never raises."
         printed = _Capped()
         try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-                with time_limit(self.seconds):
-                    self._try(answer)
+            with (
+                contextlib.redirect_stdout(printed),
+                contextlib.redirect_stderr(printed),
+                time_limit(self.seconds),
+            ):
+                self._try(answer)
             verdict, report = "right", f"{self.name}"
         except NotImplementedError as error:
             verdict, report = "not yet", str(error) or self._unwritten(error)
@@ -186,7 +195,10 @@ class Exercise:
         except AssertionError as error:
             verdict, report = "wrong", str(error) or "A check failed."
         except KeyboardInterrupt:
-            verdict, report = "wrong", f"{self.name} was interrupted before it had an answer."
+            verdict, report = (
+                "wrong",
+                f"{self.name} was interrupted before it had an answer.",
+            )
         except BaseException as error:
             verdict, report = "wrong", _tell_error(error)
         if printed.text:
@@ -245,11 +257,14 @@ class Exercise:
         "The reference in the notebook's own names where it works there, else on its own."
         source, answer = self.chapter.source(self.name), None
         here = dict(scope)
-        with contextlib.suppress(BaseException), contextlib.redirect_stdout(_Capped()):
-            with time_limit(4 * self.seconds):
-                _run(source, f"<solution of {self.name}>", here)
-                self.test(here[self.name])
-                answer = here[self.name]
+        with (
+            contextlib.suppress(BaseException),
+            contextlib.redirect_stdout(_Capped()),
+            time_limit(4 * self.seconds),
+        ):
+            _run(source, f"<solution of {self.name}>", here)
+            self.test(here[self.name])
+            answer = here[self.name]
         if answer is None:
             with contextlib.redirect_stdout(_Capped()):
                 answer = self.chapter.reference(self.name)
@@ -325,11 +340,15 @@ class _Capped(io.TextIOBase):
 
     def __str__(self):
         more = self.size - len(self.text)
-        return self.text.rstrip() + (f" ... and {more:,} characters more" if more else "")
+        return self.text.rstrip() + (
+            f" ... and {more:,} characters more" if more else ""
+        )
 
 
 def _a(value):
-    return "a function" if callable(value) else f"{_brief(value)} ({type(value).__name__})"
+    return (
+        "a function" if callable(value) else f"{_brief(value)} ({type(value).__name__})"
+    )
 
 
 def _brief(value, limit=240):
@@ -371,7 +390,9 @@ def _tell_error(error):
     frames = traceback.extract_tb(error.__traceback__)
     said = f"It raised {type(error).__name__}: {text}"[:400].rstrip(": ")
     if frames and Path(frames[-1].filename).parent == ROOT / "utils" / "checks":
-        said = f"The check cannot use what it returned ({type(error).__name__}: {text})."
+        said = (
+            f"The check cannot use what it returned ({type(error).__name__}: {text})."
+        )
     if isinstance(error, SystemExit):
         said = "It called exit(): a function returns, it does not leave the program."
     if isinstance(error, RecursionError):
@@ -392,7 +413,7 @@ def _is_library(filename):
     )
 
 
-def _html(kind, text, code=""):
+def _html(kind, text, code="", note=""):
     mark, colour = LOOKS[kind]
     head, _, rest = text.partition("\n")
     return (
@@ -404,15 +425,17 @@ def _html(kind, text, code=""):
             for block in (rest, code)
             if block
         )
+        + (f"<div><i>{html.escape(note)}</i></div>" if note else "")
         + "</div>"
     )
 
 
-def _show(kind, text, code=""):
+def _show(kind, text, code="", note=""):
     from IPython.display import display
 
-    plain = f"{LOOKS[kind][0]} {kind}: {text}" + (f"\n{code}" if code else "")
-    display({"text/plain": plain, "text/html": _html(kind, text, code)}, raw=True)
+    head = f"{LOOKS[kind][0]} {kind}: {text}"
+    plain = "\n".join(part for part in (head, code, note) if part)
+    display({"text/plain": plain, "text/html": _html(kind, text, code, note)}, raw=True)
 
 
 def _show_buttons(exercise):
@@ -446,4 +469,3 @@ def _show_buttons(exercise):
     hint.disabled = exercise.hinted == len(exercise.hints)
     calls = f"ex.{exercise.name}.hint()  ex.{exercise.name}.solution()"
     display_widget(widgets.VBox([widgets.HBox([hint, answer]), told]), calls)
-

@@ -154,6 +154,8 @@ def _knob(widgets, draw, name, control):
             )
     knob.description = name.replace("_", " ")
     knob.style.description_width = "initial"
+    if not isinstance(knob.value, bool):
+        knob.layout.width = "440px"
     if hasattr(knob, "continuous_update"):
         knob.continuous_update = False
     return knob

@@ -1,6 +1,6 @@
 """What the reader has solved: one small file beside the course, never in the way.
 
-The file is `work/progress.json`, or what COURSE_PROGRESS names ("off": none is kept).
+The file is `work/.progress.json`, or what COURSE_PROGRESS names ("off": none is kept).
 It is replaced as a whole under a lock, so that a crash or two notebooks lose nothing.
 """
 
@@ -19,7 +19,7 @@ def path():
     named = os.environ.get("COURSE_PROGRESS", "")
     if named == "off" or (not named and Path.cwd() == ROOT / "solutions"):
         return None
-    return Path(named) if named else ROOT / "work" / "progress.json"
+    return Path(named) if named else ROOT / "work" / ".progress.json"
 
 
 def load():
@@ -37,7 +37,9 @@ def load():
     except (ValueError, KeyError, TypeError, AttributeError):
         aside = _free(file.with_name(file.stem + ".damaged.json"))
         os.replace(file, aside)
-        print(f"Your progress file was damaged; it is kept as {aside.name}, a new one begins.")
+        print(
+            f"Your progress file was damaged; it is kept as {aside.name}, a new one begins."
+        )
     return json.loads(json.dumps(EMPTY))
 
 

@@ -39,7 +39,9 @@ def predict(answer):
     )
     X, _, w, b = _random(7, 3)
     same("7 random rows of 3 features", answer(X, w, b), (X * w).sum(1) + b)
-    same("one row of one feature", answer(np.array([[2.0]]), np.array([3.0]), 1.0), [7.0])
+    same(
+        "one row of one feature", answer(np.array([[2.0]]), np.array([3.0]), 1.0), [7.0]
+    )
 
 
 @chapter.exercise(
@@ -58,7 +60,8 @@ def mse(answer):
             "This is the sum of the squares: divide by the number of rows.": 20.0,
             "This is the mean distance: square each difference first.": 2.0,
             "This is the square of the mean: square first, then average.": (2 / 3) ** 2,
-            "Half of it: the 1/2 of some books is not in this chapter's formula.": 10 / 3,
+            "Half of it: the 1/2 of some books is not in this chapter's formula.": 10
+            / 3,
             "This is the root of it: leave the square.": np.sqrt(20 / 3),
             "Plain differences: too high and too low cancel. Square them.": 2 / 3,
         },
@@ -93,14 +96,18 @@ def numeric_gradient(answer):
             "shrinks with h squared.": forward,
             "The two points lie 2h apart, so divide by 2h.": 2 * central,
             "The sign is turned: up minus down.": -central,
-            "This is the difference, not yet divided by the distance 2h.": central * 2 * h,
+            "This is the difference, not yet divided by the distance 2h.": central
+            * 2
+            * h,
             "You moved all coordinates at once: move one, keep the others.": np.full(
                 3, (f(at + h) - f(at - h)) / (2 * h)
             ),
         },
         slip="Move one coordinate at a time by h, to both sides.",
     )
-    same("the same with h = 1e-4: the slope itself", answer(f, at, 1e-4), want, atol=1e-6)
+    same(
+        "the same with h = 1e-4: the slope itself", answer(f, at, 1e-4), want, atol=1e-6
+    )
     whole = answer(lambda p: (p**2).sum(), np.array([3, -1]), 1e-4)
     same(
         "at whole numbers, np.array([3, -1])",
@@ -128,7 +135,8 @@ def mse_gradient(answer):
         want_w,
         slips={
             "Half of it: the square's derivative brings a 2.": want_w / 2,
-            "This is the sum over the rows: the loss is a mean, divide by N.": want_w * 3,
+            "This is the sum over the rows: the loss is a mean, divide by N.": want_w
+            * 3,
             "The sign is turned: the error is prediction minus truth.": -want_w,
             "The inputs are missing: a weight counts as much as its input.": np.full(
                 2, want_b
@@ -144,7 +152,8 @@ def mse_gradient(answer):
             "Half of it: the square's derivative brings a 2.": want_b / 2,
             "The mean over the rows is missing.": want_b * 3,
             "The sign is turned: the error is prediction minus truth.": -want_b,
-            "One slope a row: b is one number, it has one slope. Take the mean.": 2 * error,
+            "One slope a row: b is one number, it has one slope. Take the mean.": 2
+            * error,
         },
     )
     X, y, w, b = _random(9, 4)
@@ -234,7 +243,8 @@ def stable_rate(answer):
             "The column of ones for b is missing: b is a coordinate too.": 2 / bare,
             "The curvature of a mean is divided by N.": 2
             / np.linalg.eigvalsh(2 * A.T @ A).max(),
-            "The curvature has a 2 from the square: 2 A.T @ A / N.": 4 / curvature.max(),
+            "The curvature has a 2 from the square: 2 A.T @ A / N.": 4
+            / curvature.max(),
         },
     )
     same("one row, x = 3: curvature 2 * (9 + 1)", answer(np.array([[3.0]])), 0.1)
@@ -251,18 +261,24 @@ def standardise(answer):
     mean, std = X.mean(0), X.std(0)
     got = answer(X)
     if not isinstance(got, tuple) or len(got) != 3:
-        raise Miss("It should return (Z, mean, std).", "standardise(X)", got, "3 things")
+        raise Miss(
+            "It should return (Z, mean, std).", "standardise(X)", got, "3 things"
+        )
     Z, got_mean, got_std = got
     same(
         "X = [[1, 1990], [3, 2000], [5, 2025]]: Z",
         Z,
         (X - mean) / std,
         slips={
-            "One mean for everything: each column needs its own (axis=0).": (X - X.mean())
+            "One mean for everything: each column needs its own (axis=0).": (
+                X - X.mean()
+            )
             / X.std(),
             "The mean is not subtracted.": X / std,
             "The deviation is not divided out.": X - mean,
-            "Divided by the variance: take its root, the standard deviation.": (X - mean)
+            "Divided by the variance: take its root, the standard deviation.": (
+                X - mean
+            )
             / X.var(0),
             "Each row was scaled by itself: a column is one feature (axis=0).": (
                 X - X.mean(1, keepdims=True)

@@ -1,8 +1,11 @@
 """The figures of chapter 01."""
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from utils import plots
+
+_plain = FuncFormatter(lambda value, _: f"{value:g}")
 
 KINDS = {
     "CPU": (plots.BLUE, "o"),
@@ -25,7 +28,9 @@ def growth(chips):
     for kind, (colour, marker) in KINDS.items():
         mine = np.array([c["kind"] == kind for c in chips])
         if mine.any():
-            ax.scatter(year[mine], peak[mine], s=26, color=colour, marker=marker, label=kind)
+            ax.scatter(
+                year[mine], peak[mine], s=26, color=colour, marker=marker, label=kind
+            )
     ax.set_yscale("log")
     ax.set_xlabel("year of introduction")
     ax.set_ylabel("peak fp32, TFLOP/s")
@@ -84,7 +89,9 @@ def cliff(below, above):
     ax.set_yscale("log")
     ax.set_xlabel("step")
     ax.set_ylabel("loss")
-    plots.title(ax, "Two per cent of learning rate between standing still and exploding")
+    plots.title(
+        ax, "Two per cent of learning rate between standing still and exploding"
+    )
     return fig, (
         f"Loss on a logarithmic axis: at 0.99 of the computed bound it stays below its "
         f"start for {len(below):,} steps, at 1.01 it grows a billionfold in {len(above):,}."
@@ -127,11 +134,17 @@ def descent_path(X_N1, y_N, stable_rate):
             "best line", (0, 1), xytext=(2, 4), textcoords="offset points", fontsize=9
         )
         right.set(yscale="log", xlabel="step", ylabel="loss / loss of the best line")
+        right.yaxis.set_major_formatter(_plain)
+        right.yaxis.set_minor_formatter(NullFormatter())
+        right.set_ylim(bottom=0.8)
         ends = losses[-1] / floor
         how = "standardised years" if standardised else "years since 1990"
         plots.title(left, f"Path on {how}")
-        plots.title(right, 
-            "Explodes" if losses[-1] > losses[0] else f"Ends at {ends:.3g} of the best"
+        plots.title(
+            right,
+            "Explodes"
+            if losses[-1] > losses[0]
+            else f"Ends at {ends:.2f} times the best line's loss",
         )
         return fig, (
             f"Path and loss of {steps} steps at {share_of_the_cliff:.2f} of the largest "
@@ -159,7 +172,9 @@ def houses(raw, scaled, best):
         "best line", (1.1, np.sqrt(best)), xytext=(0, 5), textcoords="offset points"
     )
     ax.set(xscale="log", yscale="log", xlabel="step", ylabel="typical error, dollars")
-    plots.title(ax, "Each at 0.9 of its bound: only scaled features reach the best line")
+    plots.title(
+        ax, "Each at 0.9 of its bound: only scaled features reach the best line"
+    )
     return fig, (
         f"Typical error in dollars against steps, both axes logarithmic: standardised "
         f"features end at {np.sqrt(scaled[-1]):,.0f}, raw ones at "
@@ -171,7 +186,7 @@ def noise(runs):
     "{batch size: final loss over the best loss, one a seed}: the spread for each size."
     fig, ax = plots.subplots(size=(6.6, 3.2))
     rng = np.random.default_rng(0)
-    for place, (size, ratios) in enumerate(runs.items()):
+    for place, ratios in enumerate(runs.values()):
         spots = place + rng.uniform(-0.12, 0.12, len(ratios))
         ax.plot(spots, ratios, "o", color=plots.PALETTE[place], ms=5, alpha=0.7)
         ax.annotate(
