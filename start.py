@@ -459,7 +459,9 @@ def install_cpu_torch(root, wanted, lock):
     if code and began_installing(text):
         raise Problem(explain(text, root))
     if code:
-        say("torch without CUDA could not be had; the usual one is larger by some GB.")
+        say(
+            "torch without CUDA could not be had; trying the usual one, some GB larger."
+        )
 
 
 def began_installing(text):
@@ -485,16 +487,14 @@ def install(root, wanted, lock):
 def set_up(root, found, lock):
     """Make .venv hold the list; 'unfinished' lies in it until that is done."""
     wanted, venv = requirements(root), venv_of(root)
+    if not (venv / "installed-for").exists():
+        check_room(root)
     if found == "changed":
-        say("Installing what is new in the list of packages ...")
+        say("Installing what .venv lacks of the list of packages ...")
     else:
         check_venv_module()
-        check_room(root)
-        say(
-            "Setting up .venv: 1.7 GB, a few minutes, this once ..."
-            if found == "missing"
-            else f"Setting up .venv anew, for it is {found} ..."
-        )
+        again = "" if found == "missing" else f" anew, for it is {found}"
+        say(f"Setting up .venv{again}: 1.7 GB, a few minutes, this once ...")
     (venv / "unfinished").write_text(found, encoding="utf-8")
     (venv / "start.log").write_text("", encoding="utf-8")
     if found != "changed":

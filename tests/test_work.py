@@ -225,6 +225,15 @@ def test_without_a_book_even_an_old_copy_is_kept(course):
     assert mine(course) == notebook("one")
 
 
+def test_without_a_book_a_version_that_lies_beside_is_not_put_there_twice(course):
+    edit(course, "mine")
+    publish(course, "two")
+    work.fill(course)
+    book(course).unlink()
+    assert len(work.fill(course)) == 1
+    assert names(course) == ["01_descent.ipynb", "01_descent.new.ipynb"]
+
+
 def test_without_a_book_a_copy_equal_to_the_course_follows_again(course):
     book(course).write_text("{")
     assert len(work.fill(course)) == 1
