@@ -11,6 +11,19 @@ EARNED = {
         "utils.descent": "predict mse numeric_gradient mse_gradient gradient_step "
         "stable_rate standardise minibatches sgd",
     },
+    "neurons": {
+        "utils.neurons": "linear relu mlp_forward sigmoid slope softmax cross_entropy "
+        "binary_cross_entropy cross_entropy_gradient softmax_step softmax_regression "
+        "accuracy",
+    },
+    "backprop": {
+        "utils.autograd": "matmul_backward unbroadcast sum_backward history gradcheck",
+        "utils.nn": "softmax_cross_entropy linear_relu_backward sgd_step",
+    },
+    "optimizers": {
+        "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
+        "soft_threshold EarlyStopping shift_digits",
+    },
 }
 PAIRS = [
     (slug, module, name)

@@ -31,8 +31,10 @@ import nbformat  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SOLUTIONS, CHAPTERS = ROOT / "solutions", ROOT / "chapters"
-BEGIN = re.compile(r"^(\s*)### BEGIN SOLUTION ?(.*)$")
-END = re.compile(r"^\s*### END SOLUTION$")
+BEGIN = re.compile(r"^(\s*)### BEGIN SOLUTION(?: +(.*?))?\s*$")
+END = re.compile(r"^\s*### END SOLUTION\s*$")
+HEADER = re.compile(r"^%% (md|code) ([A-Za-z0-9_-]+) ?(.*)$", re.M)
+KINDS = {"markdown": "md", "code": "code"}
 METADATA = {
     "kernelspec": {
         "display_name": "Python 3 (ipykernel)",
@@ -45,6 +47,10 @@ METADATA = {
 
 class MarkError(ValueError):
     "A solution mark without its pair, or a region without a stub."
+
+
+class NotebookError(ValueError):
+    "A notebook, or its text form, that could not be kept as it is."
 
 
 def named(names):
@@ -89,6 +95,7 @@ def stub(source, where=""):
 
 def derive(text, where=""):
     "The text of a solution notebook -> the text of its chapter. A pure function."
+    _refuse_what_would_change(text, where)
     solved = nbformat.reads(text, as_version=4)
     chapter = nbformat.v4.new_notebook(metadata=METADATA)
     for cell in solved.cells:
@@ -105,6 +112,25 @@ def derive(text, where=""):
         chapter.cells.append(new)
     nbformat.validate(chapter)
     return _text(chapter)
+
+
+def _refuse_what_would_change(text, where):
+    "nbformat makes up an id where one is missing or used twice: another one each time."
+    try:
+        cells = [(c["cell_type"], c.get("id")) for c in json.loads(text)["cells"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotebookError(f"{where} is no notebook: {error!r}") from None
+    seen = {None}
+    for number, (kind, cell_id) in enumerate(cells, 1):
+        if cell_id in seen:
+            raise NotebookError(
+                f"{where} cell {number}: its id {cell_id!r} is missing or used twice"
+            )
+        if kind not in KINDS:
+            raise NotebookError(
+                f"{where} cell {cell_id}: {kind} cells have no place here"
+            )
+        seen.add(cell_id)
 
 
 def _text(notebook):
@@ -183,6 +209,7 @@ def run(path, everything=False):
         cell.metadata.pop("execution", None)
     client = NotebookClient(
         notebook, timeout=120, kernel_name="python3", record_timing=False,
+        coalesce_streams=True,  # else the clock cuts what a cell prints into pieces
         store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
     )  # fmt: skip
     try:
@@ -205,7 +232,20 @@ def run_all(names, everything):
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(environment(folder))
         ran = [run(path, everything or bool(names)) for path in named(names)]
+        for start in SOLUTIONS.glob("00_*.ipynb"):
+            if lacks_a_chapter(start):
+                ran.append(run(start, everything=True))
     return any(ran)
+
+
+def lacks_a_chapter(start):
+    "Whether the stored map of chapter 00 does not show every chapter."
+    from utils import progress
+
+    cells = nbformat.read(start, as_version=4).cells
+    maps = [json.dumps(cell.get("outputs", []), ensure_ascii=False) for cell in cells]
+    titles = [json.dumps(c["title"], ensure_ascii=False) for c in progress.chapters()]
+    return not any(all(title[1:-1] in text for title in titles) for text in maps)
 
 
 # ---- notebooks as plain text ----
@@ -215,7 +255,15 @@ def to_text(notebook):
     "A notebook as text: `%% code ID tag,tag` or `%% md ID` above each cell's source."
     parts = []
     for cell in notebook.cells:
-        kind = "md" if cell.cell_type == "markdown" else "code"
+        kind = KINDS.get(cell.cell_type)
+        if kind is None:
+            raise NotebookError(
+                f"cell {cell.id}: {cell.cell_type} cells have no text form"
+            )
+        if cell.source != cell.source.strip("\n"):
+            raise NotebookError(f"cell {cell.id} begins or ends with an empty line")
+        if re.search("^%% ", cell.source, re.M):
+            raise NotebookError(f"cell {cell.id}: a line begins with %% and a space")
         tags = ",".join(cell.metadata.get("tags", []))
         parts.append(f"%% {kind} {cell.id} {tags}".rstrip() + f"\n{cell.source}\n")
     return "\n".join(parts)
@@ -223,22 +271,40 @@ def to_text(notebook):
 
 def from_text(text, old=None):
     "The text of `to_text` -> a notebook; outputs of unchanged cells come from `old`."
+    _refuse_bad_headers(text)
     before = {cell.id: cell for cell in old.cells} if old else {}
     notebook = nbformat.v4.new_notebook(metadata=old.metadata if old else METADATA)
-    parts = re.split(r"^%% (md|code) ([A-Za-z0-9_-]+) ?(.*)$", text, flags=re.M)
+    parts = HEADER.split(text)
     for kind, cell_id, tags, source in zip(*(parts[i::4] for i in range(1, 5))):
         make = (
             nbformat.v4.new_markdown_cell if kind == "md" else nbformat.v4.new_code_cell
         )
         cell = make(source.strip("\n"), id=cell_id)
         if tags.strip():
-            cell.metadata["tags"] = tags.strip().split(",")
+            cell.metadata["tags"] = [tag.strip() for tag in tags.split(",")]
         same = before.get(cell_id)
         if kind == "code" and same is not None and same.source == cell.source:
             cell.outputs, cell.execution_count = same.outputs, same.execution_count
         notebook.cells.append(cell)
     nbformat.validate(notebook)
     return notebook
+
+
+def _refuse_bad_headers(text):
+    "What would else be lost, or pass for a part of the cell above."
+    seen = set()
+    for number, line in enumerate(text.split("\n"), 1):
+        header = HEADER.match(line)
+        if header and header[2] in seen:
+            raise NotebookError(f"line {number}: the id {header[2]} is used twice")
+        if line.startswith("%% ") and not header:
+            raise NotebookError(
+                f"line {number}: {line!r} is neither `%% md ID` nor `%% code ID tag,tag`"
+            )
+        if line.strip() and not header and not seen:
+            raise NotebookError(f"line {number}: text above the first `%% md ID`")
+        if header:
+            seen.add(header[2])
 
 
 def write_text(names):
@@ -344,8 +410,8 @@ def readme_with_map(text, url):
         rows.append(f"| {title} | {len(c['exercises'])} | [solved](solutions/{file}) |")
     table = "\n".join(rows)
     return re.sub(
-        r"(<!-- map -->\n).*?(\n<!-- end of map -->)",
-        lambda found: found[1] + table + found[2], text, flags=re.S,
+        r"(<!-- map -->\n).*?(<!-- end of map -->)",
+        lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.S,
     )  # fmt: skip
 
 
@@ -423,6 +489,8 @@ def main(argv=None):
     args, extra = parser.parse_known_args(argv)
     if extra and args.command != "test":
         parser.error(f"unknown: {' '.join(extra)}")
+    if args.command in ("new", "address") and len(args.names) != 1:
+        parser.error(f"{args.command} needs one name")
     os.chdir(ROOT)
     match args.command:
         case "build":

@@ -1,14 +1,19 @@
 """Checks inside a chapter: they say what was compared and what a miss usually means."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 
 def as_array(x):
     "Any number, sequence, NumPy array or torch tensor -> NumPy array (a copy if needed)."
+    if isinstance(x, (list, tuple)):
+        x = [as_array(item) if hasattr(item, "detach") else item for item in x]
     if hasattr(x, "detach"):
         x = x.detach().cpu()
+        with suppress(TypeError):
+            return np.asarray(x)
+        x = x.float()  # bfloat16, which NumPy does not have
     return np.asarray(x)
 
 
@@ -21,7 +26,8 @@ def close(name, ours, theirs, hint="", atol=1e-6):
         )
     if not np.isfinite(ours).all():
         raise AssertionError(f"{name}: holds nan or inf. {hint}".strip())
-    gap = np.abs(ours - theirs).max() if ours.size else 0.0
+    wide = np.result_type(ours, theirs, float)  # whole numbers without sign wrap round
+    gap = np.abs(np.subtract(ours, theirs, dtype=wide)).max() if ours.size else 0.0
     if not gap <= atol:
         raise AssertionError(
             f"{name}: largest difference {gap:.2g}, allowed {atol:.0e}. {hint}".strip()
@@ -45,10 +51,18 @@ def expect_failure(why, *errors):
 def reveal(guess, truth, why, unit=""):
     "Print a prediction beside the truth. No guess, or a strange one, never stops a run."
     unit = f" {unit}" if unit else ""
-    truth = f"{truth:.3g}" if isinstance(truth, (int, float, np.number)) else str(truth)
-    if guess is None or guess is ...:
-        said = "no guess yet"
-    else:
-        number = isinstance(guess, (int, float, np.number))
-        said = f"you said {guess:.3g}{unit}" if number else f"you said {str(guess)[:80]}"
-    print(f"{said}; it is {truth}{unit}. {why}")
+    said = "no guess yet"
+    if guess is not None and guess is not ...:
+        said = f"you said {_short(guess)[:80]}" + (unit if _is_number(guess) else "")
+    print(f"{said}; it is {_short(truth)}{unit}. {why}")
+
+
+def _is_number(x):
+    return isinstance(x, (int, float, np.number))
+
+
+def _short(x):
+    try:
+        return f"{x:.3g}" if _is_number(x) else str(x)
+    except Exception:  # a whole number too large for a float, a text that raises
+        return f"a {type(x).__name__} that cannot be shown"

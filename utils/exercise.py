@@ -76,7 +76,9 @@ def _numbers(x):
 def _agree(a, b, atol, rtol):
     x, y = _numbers(a), _numbers(b)
     if x is None or y is None:
-        return x is None and y is None and type(a) is type(b) and bool(a == b)
+        with contextlib.suppress(Exception):  # an == of the reader's own may raise
+            return x is None and y is None and type(a) is type(b) and bool(a == b)
+        return False
     return x.shape == y.shape and np.allclose(
         x, y, atol=atol, rtol=rtol, equal_nan=True
     )
@@ -182,7 +184,7 @@ class Exercise:
                 self._try(answer)
             verdict, report = "right", f"{self.name}"
         except NotImplementedError as error:
-            verdict, report = "not yet", str(error) or self._unwritten(error)
+            verdict, report = "not yet", _said(error) or self._unwritten(error)
         except Miss as miss:
             verdict, report = "wrong", _tell(miss)
         except TimeLimit:
@@ -193,7 +195,7 @@ class Exercise:
             )
             verdict = "wrong"
         except AssertionError as error:
-            verdict, report = "wrong", str(error) or "A check failed."
+            verdict, report = "wrong", _said(error) or "A check failed."
         except KeyboardInterrupt:
             verdict, report = (
                 "wrong",
@@ -228,16 +230,24 @@ class Exercise:
 
         @functools.wraps(function, updated=())
         def watched(*args, **options):
-            before = None if self.mutates else _arrays((args, options), copy=True)
-            result = function(*args, **options)
-            now = _arrays((args, options))
-            if before is not None and any(map(_differ, before, now)):
+            before = None if self.mutates else _state((args, options))
+            kept = [] if self.mutates else _arrays((args, options))
+            kept = [(array, array.copy()) for array in kept]
+            try:
+                result = function(*args, **options)
+                changed = before is not None and _differ(before, _state((args, options)))
+            finally:  # the check's own data must outlive a wrong answer
+                for array, copy in kept:
+                    if _differ(array, copy):
+                        array[...] = copy
+            if changed:
                 raise Miss(
                     f"{self.name} changes its input in place. The caller still needs the "
                     "old values: make a new array (x = x - 1, not x -= 1)."
                 )
-            pairs = ((ours, given) for ours in _arrays(result) for given in now)
-            if self.fresh and any(np.shares_memory(*pair) for pair in pairs):
+            given = _arrays((args, options)) if self.fresh else []
+            pairs = ((ours, theirs) for ours in _arrays(result) for theirs in given)
+            if any(np.shares_memory(*pair) for pair in pairs):
                 raise Miss(
                     f"{self.name} returns a view: what it returns shares memory with its "
                     "input, so changing one changes the other. Return a copy."
@@ -295,32 +305,49 @@ def _own(value):
     Python keeps one object for a small number or a word; a subclass of the same type
     prints and computes alike and is still another object.
     """
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, (bool, np.bool_)) or value is None:
         raise TypeError("True, False and None cannot be an exercise's answer: too easy")
-    if isinstance(value, np.generic):
-        value = value.item()
-    for kind in (int, float, complex, str, tuple):
+    for kind in (int, float, complex, str, bytes, tuple):
         if type(value) is kind:
             return type(f"Reference{kind.__name__.title()}", (kind,), {})(value)
-    if isinstance(value, (list, dict, set, np.ndarray)):
+    if isinstance(value, (list, dict, set, np.ndarray, np.generic)):
         return value.copy()
+    if hasattr(value, "detach") and hasattr(value, "clone"):
+        return value.detach().clone().requires_grad_(value.requires_grad)
     return value
 
 
-def _arrays(value, copy=False):
-    "Every array in nested tuples, lists and dicts, as (a copy of) a NumPy array."
+def _arrays(value):
+    "Every array in nested tuples, lists and dicts, as a NumPy array."
     if isinstance(value, dict):
         value = tuple(value.values())
     if isinstance(value, (tuple, list)):
-        return [a for item in value for a in _arrays(item, copy)]
+        return [a for item in value for a in _arrays(item)]
     if isinstance(value, np.ndarray) or hasattr(value, "detach"):
         with contextlib.suppress(Exception):
-            array = as_array(value)
-            return [array.copy() if copy else array]
+            return [as_array(value)]
     return []
 
 
-def _differ(a, b):
+def _state(value):
+    "What a change in place would change: members of lists and dicts, copies of arrays."
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (tuple, list)):
+        return [(member, _state(member)) for member in value]
+    return [array.copy() for array in _arrays(value)]
+
+
+def _differ(before, now):
+    "Whether two states differ, in the order or number of members or inside an array."
+    if isinstance(before, tuple):
+        (old, inside), (new, here) = before, now
+        plain = type(old) is type(new) in (int, float, str)
+        equal = old is new or (plain and old == new)
+        return not equal or _differ(inside, here)
+    if isinstance(before, list):
+        return len(before) != len(now) or any(map(_differ, before, now))
+    a, b = before, now
     return a.shape != b.shape or a.dtype != b.dtype or a.tobytes() != b.tobytes()
 
 
@@ -357,17 +384,30 @@ def _brief(value, limit=240):
         if hasattr(value, "detach"):
             value = as_array(value)
         if isinstance(value, np.ndarray):
+            few = value if value.ndim < 4 else value.reshape(-1)
             with np.printoptions(precision=5, threshold=24, edgeitems=3, suppress=True):
-                text = np.array2string(value, separator=", ")
+                text = np.array2string(few, separator=", ")
             if value.size > 24:
-                text += f"  shape {value.shape}"
+                return f"{_cut(text, limit)}  shape {value.shape}"
         elif isinstance(value, (float, np.floating)):
             text = f"{float(value):.6g}"
         else:
             text = repr(value)
     except BaseException as error:
         text = f"an object whose text raises {type(error).__name__}"
+    return _cut(text, limit)
+
+
+def _cut(text, limit):
     return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def _said(error):
+    "What an exception says, even where its own text raises."
+    try:
+        return _cut(str(error), 600)
+    except BaseException:
+        return "(its message cannot be shown)"
 
 
 def _tell(miss):
@@ -383,12 +423,9 @@ def _tell(miss):
 
 def _tell_error(error):
     "An exception of the reader's own code: what it says and on which of their lines."
-    try:
-        text = str(error)
-    except BaseException:
-        text = "(its message cannot be shown)"
+    text = _said(error)
     frames = traceback.extract_tb(error.__traceback__)
-    said = f"It raised {type(error).__name__}: {text}"[:400].rstrip(": ")
+    said = f"It raised {type(error).__name__}: {text}".rstrip(": ")
     if frames and Path(frames[-1].filename).parent == ROOT / "utils" / "checks":
         said = (
             f"The check cannot use what it returned ({type(error).__name__}: {text})."
@@ -396,7 +433,7 @@ def _tell_error(error):
     if isinstance(error, SystemExit):
         said = "It called exit(): a function returns, it does not leave the program."
     if isinstance(error, RecursionError):
-        said += ". It calls itself without end."
+        said += ". Does it call itself without end, or too deep?"
     mine = [f for f in frames if not _is_library(f.filename)]
     if mine and mine[-1].line:
         said += f"\nin line {mine[-1].lineno} of its cell: {mine[-1].line.strip()}"
@@ -431,11 +468,9 @@ def _html(kind, text, code="", note=""):
 
 
 def _show(kind, text, code="", note=""):
-    from IPython.display import display
-
     head = f"{LOOKS[kind][0]} {kind}: {text}"
     plain = "\n".join(part for part in (head, code, note) if part)
-    display({"text/plain": plain, "text/html": _html(kind, text, code, note)}, raw=True)
+    progress.tell(plain, _html(kind, text, code, note))
 
 
 def _show_buttons(exercise):

@@ -1,9 +1,11 @@
 """A time limit on code that may never end, in this thread, without a second process."""
 
+import contextlib
 import ctypes
 import signal
 import sys
 import threading
+import time
 
 
 class TimeLimit(BaseException):
@@ -15,19 +17,25 @@ class time_limit:
 
     Where there are timer signals (main thread, not Windows) they also end a sleep or a
     wait; elsewhere a watching thread raises at the next Python instruction. Both repeat,
-    so that a bare `except:` in a loop cannot swallow the limit for ever. Code that stays
-    inside one call of a C library is stopped only when that call returns.
+    and signals that were swallowed raise inside the handler of a bare `except:` as well,
+    so that a loop around one cannot hold out for ever. Code that stays inside one call
+    of a C library is stopped only when that call returns.
     """
 
     def __init__(self, seconds, again=0.05):
-        self.seconds, self.again = seconds, again
+        self.seconds, self.again, self.rung = seconds, again, 0
 
     def __enter__(self):
         main = threading.current_thread() is threading.main_thread()
         self.by_signal = main and hasattr(signal, "setitimer")
+        self.block = sys._getframe(1)
+        while self.block.f_code.co_filename == contextlib.__file__:  # an ExitStack
+            self.block = self.block.f_back
         if self.by_signal:
+            self.tracing = sys.gettrace()
             self.before = signal.signal(signal.SIGALRM, self._ring)
-            signal.setitimer(signal.ITIMER_REAL, self.seconds, self.again)
+            timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.again)
+            self.outer, self.began = timer, time.monotonic()
         else:
             self.thread, self.over = threading.get_ident(), threading.Event()
             self.watcher = threading.Thread(target=self._watch, daemon=True)
@@ -35,33 +43,64 @@ class time_limit:
 
     def __exit__(self, *error):
         if self.by_signal:
+            sys.settrace(self.tracing)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self.before)
+            signal.signal(signal.SIGALRM, self.before or signal.SIG_DFL)
+            left, again = self.outer  # of a limit around this one
+            if left:
+                left -= time.monotonic() - self.began
+                signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), again)
         else:
             self.over.set()
             self.watcher.join()
-            _raise_in(self.thread, None)  # one that was set but not yet raised
+            if self.rung:  # the last one may be still to come: let it come here
+                with contextlib.suppress(TimeLimit):
+                    _raise_in(self.thread)
+                    while True:
+                        pass
+        del self.block
 
     def _ring(self, _, frame):
-        if not _leaving(frame):
-            raise TimeLimit
+        inside = self._inside(frame)
+        if inside is None:
+            return
+        self.rung += 1
+        if self.rung > 3:  # not at once: the first raise lets every `with` close
+            for each in inside:
+                each.f_trace = _raise_in_line
+            sys.settrace(_raise_in_line)
+        raise TimeLimit
 
     def _watch(self):
         wait = self.seconds
         while not self.over.wait(wait):
-            if not _leaving(sys._current_frames().get(self.thread)):
-                _raise_in(self.thread, ctypes.py_object(TimeLimit))
+            if self._inside(sys._current_frames().get(self.thread)) is not None:
+                self.rung += 1
+                _raise_in(self.thread)
             wait = self.again
 
+    def _inside(self, frame):
+        "The frames that the block has called; None at its ends and outside of it."
+        frames = []
+        while frame is not None and frame is not self.block:
+            if frame.f_code in _ENDS:
+                return None
+            frames.append(frame)
+            frame = frame.f_back
+        return None if frame is None else frames
 
-def _leaving(frame):
-    "Is this frame, or one that called it, the end of the block? Then the time counts no more."
-    while frame is not None:
-        if frame.f_code is time_limit.__exit__.__code__:
-            return True
-        frame = frame.f_back
-    return False
+
+_ENDS = time_limit.__enter__.__code__, time_limit.__exit__.__code__
 
 
-def _raise_in(thread, error):
+def _raise_in_line(_, event, __):
+    "A trace function that raises in the next line, be it that of an `except:`."
+    if event == "line":
+        raise TimeLimit
+
+
+def _raise_in(thread):
+    # never NULL in its place, to take one back: Python 3.11 then looks for a pending
+    # exception at every turn from there on, and hangs as soon as it is traced
+    error = ctypes.py_object(TimeLimit)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)

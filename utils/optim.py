@@ -51,15 +51,19 @@ def adamw(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0
     return moved - lr * weight_decay * w, state
 
 
+RULES = {
+    rule.__name__: rule for rule in (descent, momentum, adagrad, rmsprop, adam, adamw)
+}
+
 # ---- the same for lists of parameters ----
 
 
 class Optimizer:
     "Moves parameters (anything with .data and .grad) by a rule; memory for each of them."
 
-    def __init__(self, parameters, rule, lr, weight_decay=0.0, **options):
+    def __init__(self, parameters, rule, lr, l2=0.0, **options):
         self.parameters, self.rule = list(parameters), rule
-        self.lr, self.weight_decay, self.options = lr, weight_decay, options
+        self.lr, self.l2, self.options = lr, l2, options
         name = type(self).__name__
         if not self.parameters:
             raise ValueError(f"{name} has no parameters: the list is empty or used up")
@@ -71,7 +75,7 @@ class Optimizer:
                 )
         if len({id(p) for p in self.parameters}) < len(self.parameters):
             raise ValueError(f"{name} was given a parameter twice: it would move twice")
-        for option, value in {"weight_decay": weight_decay, **options}.items():
+        for option, value in {"weight_decay": l2, **options}.items():
             below = 1 if option.startswith("beta") else math.inf
             if not 0 <= value < below:
                 limit = " and below 1" if below == 1 else ""
@@ -80,16 +84,16 @@ class Optimizer:
         self.states = [{} for _ in self.parameters]
 
     def step(self):
-        "Move every parameter once, in place. All gradients are looked at before any moves."
+        "Move every parameter once, after a look at every gradient."
         self._check_rate()
         for number, p in enumerate(self.parameters):
             self._check_gradient(number, p)
         for number, p in enumerate(self.parameters):
-            grad = p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
+            grad = p.grad + self.l2 * p.data if self.l2 else p.grad
             w, self.states[number] = self.rule(
                 p.data, grad, self.states[number], self.lr, **self.options
             )
-            p.data[...] = w
+            p.data = np.asarray(w, p.data.dtype)
 
     def zero_grad(self):
         "Forget the gradients of the last step."
@@ -128,8 +132,9 @@ class SGD(Optimizer):
                 "SGD: Nesterov's step looks ahead along a momentum above 0"
             )
         super().__init__(
-            parameters, _momentum, lr, weight_decay, beta=momentum, nesterov=nesterov
-        )
+            parameters, RULES["momentum"], lr, weight_decay,
+            beta=momentum, nesterov=nesterov,
+        )  # fmt: skip
 
 
 class AdaGrad(Optimizer):
@@ -165,13 +170,10 @@ class AdamW(Optimizer):
         self, parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8
     ):
         beta1, beta2 = betas
-        super().__init__(parameters, adamw, lr, beta1=beta1, beta2=beta2, eps=eps)
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"AdamW: weight_decay is at least 0, not {weight_decay}")
-        self.options["weight_decay"] = weight_decay
-
-
-_momentum = momentum  # SGD's argument of the same name hides it
+        super().__init__(
+            parameters, adamw, lr,
+            beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
+        )  # fmt: skip
 
 
 # ---- the rate over time, the start, the stop ----

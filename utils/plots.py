@@ -5,8 +5,11 @@
 """
 
 import base64
+import contextlib
+import html
 import inspect
 import io
+import re
 import sys
 
 import matplotlib.pyplot as plt
@@ -63,9 +66,11 @@ def label_end(ax, line, label):
 def png(fig):
     "Figure -> PNG bytes; the figure is closed."
     buffer = io.BytesIO()
-    with plt.rc_context(STYLE):
-        fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-    plt.close(fig)
+    try:
+        with plt.rc_context(STYLE):
+            fig.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    finally:
+        plt.close(fig)
     return buffer.getvalue()
 
 
@@ -87,8 +92,13 @@ def _picture(fig, says):
     return {"data": data, "metadata": {"image/png": {"alt": says}}}
 
 
+def _bytes(picture):
+    return base64.b64decode(picture["data"]["image/png"])
+
+
 def _caption(says):
-    return Markdown(f"*{says}*")
+    plain = re.sub(r"([\\*`$<])", r"\\\1", " ".join(says.split()))
+    return Markdown(f"*{plain}*")
 
 
 def explore(draw, **controls):
@@ -104,18 +114,19 @@ def explore(draw, **controls):
     knobs = {name: _knob(widgets, draw, name, c) for name, c in controls.items()}
     values = lambda: {name: knob.value for name, knob in knobs.items()}  # noqa: E731
     fig, says = draw(**values())
+    picture = _picture(fig, says)
     panel = widgets.VBox(list(knobs.values()))
     if "google.colab" in sys.modules:  # there, a callback cannot replace an output
-        image = widgets.Image(value=png(fig), format="png")
-        text = widgets.HTML(value=says)
+        image = widgets.Image(value=_bytes(picture), format="png")
+        text = widgets.HTML(value=html.escape(says))
         panel.children = (*panel.children, image, text)
         display_widget(panel, says)
 
         def put(fig, says):
-            image.value, text.value = png(fig), says
+            image.value = _bytes(_picture(fig, says))
+            text.value = html.escape(says)
     else:
         display_widget(panel, "controls: " + ", ".join(knobs))
-        picture = _picture(fig, says)
         seen = display(
             picture["data"], metadata=picture["metadata"], raw=True, display_id=True
         )
@@ -127,30 +138,49 @@ def explore(draw, **controls):
             told.update(_caption(says))
 
     def redraw(_):
+        before = plt.get_fignums()
         try:
             put(*draw(**values()))
         except Exception as error:  # a callback's error would vanish into a log
-            fig, ax = subplots(size=(6.6, 1))
-            ax.text(0, 0.5, f"{type(error).__name__}: {error}", wrap=True)
-            ax.axis("off")
-            put(fig, f"The lab could not draw these values, it met a {error!r}.")
+            put(*_failure(error))
+        finally:
+            for number in set(plt.get_fignums()) - set(before):
+                plt.close(number)
 
     for knob in knobs.values():
         knob.observe(redraw, "value")
 
 
+def _failure(error):
+    "(figure, sentence) in place of what a lab could not draw."
+    try:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    except Exception:
+        text = type(error).__name__
+    fig, ax = subplots(size=(6.6, 1))
+    ax.text(0, 0.5, text, wrap=True, parse_math=False)
+    ax.axis("off")
+    return fig, f"The lab could not draw these values, it met a {text}"
+
+
 def _knob(widgets, draw, name, control):
-    default = inspect.signature(draw).parameters[name].default
-    if isinstance(control, widgets.Widget):
-        knob = control
-        if default is not inspect.Parameter.empty:
-            knob.value = default
-    else:
+    empty = inspect.Parameter.empty
+    default = getattr(inspect.signature(draw).parameters.get(name), "default", empty)
+    knob = control
+    if not isinstance(control, widgets.Widget):
         knob = widgets.interactive.widget_from_abbrev(control, default)
-        if knob is None:
+    if not hasattr(knob, "value"):
+        raise ValueError(
+            f"explore: {name}={control!r} is no control; "
+            "try (low, high, step), a list, a bool or a widget"
+        )
+    if default is not empty:
+        with contextlib.suppress(Exception):
+            knob.value = default
+        if knob.value != default:
             raise ValueError(
-                f"explore: {name}={control!r} is no control; "
-                "try (low, high, step), a list, a bool or a widget"
+                f"explore: {name} starts at {default!r}, which {control!r} does not "
+                f"offer (it would start at {knob.value!r})"
             )
     knob.description = name.replace("_", " ")
     knob.style.description_width = "initial"

@@ -7,6 +7,7 @@ It is replaced as a whole under a lock, so that a crash or two notebooks lose no
 import html
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -29,18 +30,25 @@ def load():
         return json.loads(json.dumps(EMPTY))
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        if not all(isinstance(e, dict) for e in data["exercises"].values()):
+        if not all(map(_is_entry, data["exercises"].values())):
             raise ValueError
         return data
     except FileNotFoundError:
         pass
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         aside = _free(file.with_name(file.stem + ".damaged.json"))
         os.replace(file, aside)
         print(
             f"Your progress file was damaged; it is kept as {aside.name}, a new one begins."
         )
     return json.loads(json.dumps(EMPTY))
+
+
+def _is_entry(entry):
+    return isinstance(entry, dict) and all(
+        isinstance(value, str if event == "solved" else int)
+        for event, value in entry.items()
+    )
 
 
 def _free(file):
@@ -53,9 +61,9 @@ def _free(file):
 
 def record(chapter, exercise, event):
     "Note one event ('right', 'wrong', 'hint', 'solution') of an exercise; never raises."
-    if path() is None:
-        return
     try:
+        if path() is None:
+            return
         import filelock
 
         path().parent.mkdir(parents=True, exist_ok=True)
@@ -72,34 +80,60 @@ def record(chapter, exercise, event):
 
 def _write(data):
     temporary = path().with_name(f"{path().name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path())
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path())
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def chapters():
     "The chapters that exist, in order: [{'name', 'title', 'exercises': [...]}]."
     found = []
     for file in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")):
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        ids = [cell["id"] for cell in cells]
-        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
-        exercises = [i for i in ids if f"{i}-check" in ids]
-        found.append({"name": file.stem, "title": title, "exercises": exercises})
+        if not re.fullmatch(r"\d\d_[a-z0-9_]+", file.stem):  # a copy of Jupyter's
+            continue
+        try:
+            found.append(_chapter(file))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            print(f"solutions/{file.name} is damaged and left out here: {error!r}")
     return found
+
+
+def _chapter(file):
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    ids = [cell["id"] for cell in cells]
+    title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+    exercises = [i for i in ids if f"{i}-check" in ids]
+    return {"name": file.stem, "title": title, "exercises": exercises}
 
 
 def solved():
     "The exercises solved so far, as {'01_descent/mse', ...}."
-    return {name for name, e in load()["exercises"].items() if "solved" in e}
+    try:
+        done = load()["exercises"]
+    except OSError as error:  # a file that may not be read must not stop a chapter
+        print(f"(Progress could not be read: {error}.)")
+        done = {}
+    return {name for name, entry in done.items() if "solved" in entry}
+
+
+def tell(plain, marked):
+    "Show a text as HTML in a notebook, and plainly where there is none."
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:  # a script, a rank
+        print(plain)
+    else:
+        display({"text/plain": plain, "text/html": marked}, raw=True)
 
 
 def show():
     "Draw the map of chapters with what is solved, and name what comes next."
-    from IPython.display import display
-
     done, rows, text, next_up = solved(), [], [], None
     for chapter in chapters():
         names = [f"{chapter['name']}/{e}" for e in chapter["exercises"]]
@@ -122,4 +156,4 @@ def show():
         + "".join(rows)
         + f"</table><p>{html.escape(last)}</p>"
     )
-    display({"text/html": table, "text/plain": "\n".join([*text, last])}, raw=True)
+    tell("\n".join([*text, last]), table)

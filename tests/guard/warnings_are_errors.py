@@ -1,5 +1,6 @@
 """Runs first in every kernel that the author or the tests start: a warning is an error."""
 
+import re
 import warnings
 
 warnings.simplefilter("error")
@@ -7,6 +8,6 @@ for module in (
     "ipykernel", "IPython", "jupyter_client", "traitlets", "tornado", "zmq", "asyncio",
     "debugpy", "comm", "jedi", "torch._dynamo", "torch._inductor", "torch.jit", "onnx",
 ):  # fmt: skip
-    warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    warnings.filterwarnings("ignore", module=rf"{re.escape(module)}(\.|$)")
 warnings.filterwarnings("ignore", category=ResourceWarning)
-del module, warnings
+del module, re, warnings

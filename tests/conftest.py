@@ -1,0 +1,48 @@
+"""What every test starts from: no progress of the author's is read or written."""
+
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def progress_is_off(monkeypatch):
+    monkeypatch.setenv("COURSE_PROGRESS", "off")
+
+
+class Shown(list):
+    "What was displayed: [(bundle, metadata)], and the handle of each that can change."
+
+    def __call__(self, data, metadata=None, raw=False, display_id=None):
+        if not raw:
+            data = {"text/markdown": data.data}
+        self.append((data, metadata))
+        return Handle(self, len(self) - 1) if display_id else None
+
+    def of(self, kind):
+        "The values of one kind, such as text/plain, in order."
+        return [data[kind] for data, _ in self if kind in data]
+
+
+class Handle:
+    "Stands in for IPython's display handle: an update replaces what was shown."
+
+    def __init__(self, shown, place):
+        self.shown, self.place = shown, place
+
+    def update(self, data, metadata=None, raw=False):
+        if not raw:
+            data = {"text/markdown": data.data}
+        self.shown[self.place] = data, metadata
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    "Everything displayed, as in a notebook without widgets."
+    seen = Shown()
+    events = SimpleNamespace(register=lambda *_: None)  # which matplotlib asks for
+    shell = SimpleNamespace(events=events)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr("IPython.display.display", seen)
+    monkeypatch.setattr("utils.plots.display", seen)
+    return seen

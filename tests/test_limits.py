@@ -1,0 +1,268 @@
+"""time_limit: it ends what never ends, and leaves nothing behind."""
+
+import contextlib
+import io
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from utils.limits import TimeLimit, time_limit
+
+ROOT = Path(__file__).resolve().parents[1]
+with_signals = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="no timer signals here"
+)
+
+
+def spin(seconds=60.0):
+    "Busy Python for so long; a watching thread can stop it, too."
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def limited(seconds, work, *args):
+    "(what came of `work` under the limit, seconds it took)."
+    began = time.perf_counter()
+    try:
+        with time_limit(seconds):
+            said = work(*args)
+    except TimeLimit:
+        said = TimeLimit
+    return said, time.perf_counter() - began
+
+
+def in_thread(function, *args):
+    "The result of a call in another thread."
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*args)))
+    thread.start()
+    thread.join(10)
+    assert results, "the thread has not ended"
+    return results[0]
+
+
+@pytest.fixture(params=["main thread", "another thread"])
+def call(request):
+    "Calls a function in the main thread or in another one."
+    if request.param == "main thread":
+        return lambda function, *args: function(*args)
+    return in_thread
+
+
+def test_a_busy_loop_is_ended(call):
+    said, took = call(limited, 0.1, spin)
+    assert said is TimeLimit and 0.1 <= took < 1
+
+
+def test_quick_work_is_left_alone(call):
+    assert call(limited, 5, sum, [1, 2])[0] == 3
+
+
+def test_no_late_alarm(call):
+    def twice():
+        first = limited(0.1, spin)[0]
+        spin(0.3)
+        with time_limit(0.2):
+            pass
+        spin(0.3)
+        return first
+
+    assert call(twice) is TimeLimit
+
+
+def test_exceptions_pass_through(call):
+    def fails():
+        with pytest.raises(KeyError, match="mine"), time_limit(5):
+            raise KeyError("mine")
+        spin(0.05)
+        return "on"
+
+    assert call(fails) == "on"
+
+
+def test_except_exception_does_not_swallow_it(call):
+    def careful():
+        while True:
+            with contextlib.suppress(Exception):
+                spin(0.01)
+
+    assert call(limited, 0.1, careful)[0] is TimeLimit
+
+
+def stubborn(work):
+    "Swallows everything, for ever; most of its time is inside `work`."
+    while True:
+        try:  # noqa: SIM105
+            work()
+        except:  # noqa: E722
+            pass
+
+
+def nested_stubborn():
+    stubborn(lambda: time.sleep(0.01))
+
+
+@with_signals
+@pytest.mark.parametrize(
+    "work", [lambda: time.sleep(0.01), lambda: spin(0.01), lambda: time.sleep(100)]
+)
+def test_a_bare_except_holds_out_for_a_moment_only(work):
+    before = sys.gettrace()
+    said, took = limited(0.1, stubborn, work)
+    assert said is TimeLimit and took < 2
+    assert sys.gettrace() is before
+
+
+@with_signals
+def test_a_bare_except_around_a_call_does_not_hold_out_either():
+    def outer():
+        for _ in range(3):
+            with contextlib.suppress(BaseException):
+                nested_stubborn()
+        spin()
+
+    said, took = limited(0.1, outer)
+    assert said is TimeLimit and took < 3
+
+
+@with_signals
+def test_tracing_is_off_after_a_limit_that_was_swallowed_for_a_while():
+    def work():
+        for _ in range(3):
+            with contextlib.suppress(BaseException):
+                time.sleep(10)
+        time.sleep(10)
+
+    before = sys.gettrace()
+    assert limited(0.05, work)[0] is TimeLimit
+    assert sys.gettrace() is before
+
+
+@with_signals
+def test_a_sleep_is_ended():
+    said, took = limited(0.1, time.sleep, 100)
+    assert said is TimeLimit and took < 1
+
+
+@with_signals
+def test_contexts_inside_the_block_are_closed():
+    closed = []
+
+    @contextlib.contextmanager
+    def context():
+        try:
+            yield
+        finally:
+            closed.append(1)
+
+    def work():
+        try:
+            with context(), context():
+                spin()
+        finally:
+            closed.append(2)
+
+    assert limited(0.1, work)[0] is TimeLimit
+    assert closed == [1, 1, 2]
+
+
+def test_under_redirects_and_an_exit_stack(call):
+    def redirected():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(time_limit(0.1))
+            spin()
+
+    def tried():
+        with pytest.raises(TimeLimit):
+            redirected()
+        spin(0.2)
+        return sys.stdout
+
+    out = sys.stdout
+    assert call(tried) is out
+
+
+@with_signals
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_handler_and_the_timer_of_before_come_back(fails):
+    rung = []
+
+    def mine(*_):
+        rung.append(1)
+
+    before = signal.signal(signal.SIGALRM, mine)
+    try:
+        with contextlib.suppress(TimeLimit), time_limit(0.05):
+            spin(10 if fails else 0)
+        assert signal.getsignal(signal.SIGALRM) is mine
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+        assert rung == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_limit_inside_a_limit(call):
+    def both():
+        inner = limited(0.05, spin)[0]
+        spin()
+        return inner
+
+    said, took = call(limited, 0.3, both)
+    assert said is TimeLimit and 0.3 <= took < 1
+
+
+def test_an_outer_limit_that_passes_meanwhile_is_still_told():
+    def both():
+        with time_limit(0.4):
+            spin(0.2)
+        spin()
+
+    said, took = limited(0.1, both)
+    assert said is TimeLimit and took < 1
+
+
+def test_no_time_at_all(call):
+    for _ in range(20):
+        assert call(limited, 0.0001, spin)[0] is TimeLimit
+        spin(0.002)
+
+
+def test_no_thread_stays():
+    in_thread(limited, 0.05, spin)
+    in_thread(limited, 5, sum, [])
+    assert not [t for t in threading.enumerate() if "_watch" in t.name]
+
+
+TRACED = """
+import sys, threading, time
+from utils.limits import TimeLimit, time_limit
+def limited():
+    try:
+        with time_limit(0.02):
+            while True:
+                pass
+    except TimeLimit:
+        pass
+thread = threading.Thread(target=limited)
+thread.start()
+thread.join()
+seen = []
+sys.settrace(lambda *event: seen.append(event))
+(lambda: 3)()
+sys.settrace(None)
+print(len(seen) > 0)
+"""
+
+
+def test_a_debugger_works_after_a_limit_in_a_thread():
+    done = subprocess.run(
+        [sys.executable, "-c", TRACED], cwd=ROOT, timeout=20, capture_output=True
+    )
+    assert done.stdout.split() == [b"True"], done.stderr

@@ -1,0 +1,203 @@
+"""This course's code against the usual libraries, as ratios: python3 start.py bench [NAMES]
+
+Ours and theirs run in turns in one process on one thread and are timed in CPU seconds,
+so that a busy machine slows both alike. Printed: the median ratio of the pairs, their
+spread, the bar that the course set itself, and whether it was met.
+
+  NAMES      only benchmarks whose name contains one of these words
+  --list     names and bars
+  --strict   exit with 1 when a bar is missed (otherwise a miss is only printed)
+  --json     one JSON object instead of the table
+"""
+
+import os
+import sys
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    if "numpy" not in sys.modules:  # too late to matter afterwards
+        os.environ.setdefault(variable, "1")
+
+import argparse  # noqa: E402
+import datetime  # noqa: E402
+import gc  # noqa: E402
+import json  # noqa: E402
+import operator  # noqa: E402
+import platform  # noqa: E402
+import statistics  # noqa: E402
+import time  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from importlib import import_module  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+REGISTRY = {}
+BARS = {"<=": operator.le, ">=": operator.ge}
+
+
+@dataclass
+class Ratio:
+    "What a benchmark returns: a ratio for each pair, and what was divided by what."
+
+    samples: list
+    what: str
+    note: str = ""
+
+    @property
+    def median(self):
+        return statistics.median(self.samples)
+
+
+@dataclass
+class Benchmark:
+    name: str
+    bar: str
+    function: object
+
+    def met(self, ratio):
+        "Does the median meet the bar? None without a bar."
+        if not self.bar:
+            return None
+        sign, limit = self.bar.split()
+        return BARS[sign](ratio, float(limit))
+
+
+def benchmark(name, bar=""):
+    'Register a function that returns a Ratio; bar is "<= 0.6", ">= 25" or nothing.'
+    if bar and (bar.split()[0] not in BARS or len(bar.split()) != 2):
+        raise ValueError(f"a bar looks like '<= 0.6', not {bar!r}")
+
+    def keep(function):
+        if name in REGISTRY:
+            raise ValueError(f"two benchmarks are named {name!r}")
+        REGISTRY[name] = Benchmark(name, bar, function)
+        return function
+
+    return keep
+
+
+def cpu_seconds(run):
+    "CPU seconds of all threads that one call takes, from a heap without old garbage."
+    gc.collect()
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def in_turns(ours, theirs, pairs=7, invert=False):
+    """Time ours, theirs, theirs, ours, ...: one ratio a pair, ours / theirs.
+
+    invert: theirs / ours, how many times faster ours is. The first pair warms up and is
+    not counted.
+    """
+    ratios = []
+    for number in range(pairs + 1):
+        order = (ours, theirs) if number % 2 == 0 else (theirs, ours)
+        first, second = (cpu_seconds(run) for run in order)
+        mine, other = (first, second) if number % 2 == 0 else (second, first)
+        ratios.append(other / mine if invert else mine / other)
+    return ratios[1:]
+
+
+def discover():
+    "Import every module of utils/benchmarks, which fills the registry."
+    for path in sorted((Path(__file__).parent / "benchmarks").glob("[a-z]*.py")):
+        import_module(f"utils.benchmarks.{path.stem}")
+    return REGISTRY
+
+
+def machine():
+    "Processor, cores, system and versions, in one line."
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [
+            line.split(":", 1)[1].strip() for line in lines if "model name" in line
+        ]
+        model = next(iter(named), model)
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def measure(chosen, tell=lambda text: None):
+    "Run benchmarks -> one dictionary each, in order; one that raises says so."
+    rows = []
+    for bench in chosen:
+        tell(f"{bench.name} ...")
+        row = {"name": bench.name, "bar": bench.bar}
+        try:
+            ratio = bench.function()
+            row |= {
+                "ratio": ratio.median, "lowest": min(ratio.samples),
+                "highest": max(ratio.samples), "pairs": len(ratio.samples),
+                "met": bench.met(ratio.median), "what": ratio.what, "note": ratio.note,
+            }  # fmt: skip
+        except ImportError as error:
+            row |= {"met": None, "error": f"not run: {error}"}
+        except Exception as error:
+            row |= {"met": False, "error": f"failed: {type(error).__name__}: {error}"}
+        rows.append(row)
+    return rows
+
+
+def table(rows):
+    "The rows of `measure` as text."
+    head = ("benchmark", "ratio", "spread", "bar", "")
+    body = []
+    for row in rows:
+        if "error" in row:
+            body.append((row["name"], "-", "-", row["bar"], row["error"]))
+            continue
+        spread = f"{row['lowest']:.3g} .. {row['highest']:.3g}"
+        verdict = {True: "met", False: "MISSED", None: ""}[row["met"]]
+        body.append((row["name"], f"{row['ratio']:.3g}", spread, row["bar"], verdict))
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(5)]
+    text = [
+        "  ".join(c.ljust(w) for c, w in zip(line, widths)) for line in [head, *body]
+    ]
+    notes = [
+        f"{row['name']}: {row['what']}" + (f"; {row['note']}" if row["note"] else "")
+        for row in rows
+        if "error" not in row
+    ]
+    return "\n".join([*(line.rstrip() for line in text), "", *notes])
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        "bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    known = discover()
+    unknown = [n for n in options.names if not any(n in name for name in known)]
+    if unknown:
+        parser.error(f"no benchmark contains {unknown[0]!r}; known: {', '.join(known)}")
+    chosen = [
+        bench
+        for name, bench in known.items()
+        if not options.names or any(n in name for n in options.names)
+    ]
+    if options.list:
+        print("\n".join(f"{b.name}  {b.bar}".rstrip() for b in chosen))
+        return 0
+    rows = measure(chosen, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    about = {"machine": machine(), "date": f"{datetime.date.today():%Y-%m-%d}"}
+    if options.json:
+        print(json.dumps({**about, "rows": rows}, indent=1))
+    else:
+        print(f"{about['machine']}, {about['date']}, one thread, CPU seconds\n")
+        print(table(rows))
+    return int(options.strict and any(row["met"] is False for row in rows))
+
+
+if __name__ == "__main__":
+    from utils import bench  # `python -m` made a second copy: fill the registry of one
+
+    sys.exit(bench.main())

@@ -1,0 +1,728 @@
+"""Chapter 03: how one backward pass gets every gradient."""
+
+import itertools
+
+import numpy as np
+
+from utils.autograd import Tensor, record
+from utils.exercise import Chapter, Miss, same
+
+chapter = Chapter("03_backprop")
+
+# L = e * e, e = s - y, s = p + b, p = w * x at w = 2, x = 3, b = 1, y = 5
+LINE = {
+    "w": [], "x": [], "p": [("w", 3.0), ("x", 2.0)],
+    "b": [], "s": [("p", 1.0), ("b", 1.0)],
+    "y": [], "e": [("s", 1.0), ("y", -1.0)],
+    "L": [("e", 2.0), ("e", 2.0)],
+}  # fmt: skip
+# z is used early by a and late by d; a is used by d and, through b and c, once more
+LATE = {
+    "z": [], "a": [("z", 2.0)], "b": [("a", 3.0)], "c": [("b", 5.0)],
+    "d": [("a", 7.0), ("c", 1.0), ("z", 1.0)],
+}  # fmt: skip
+
+
+def _diamonds(depth, slope=0.5):
+    "x0, and `depth` times: the next uses the one before twice. 2^depth paths."
+    graph = {"x0": []}
+    for i in range(depth):
+        graph |= {
+            f"l{i}": [(f"x{i}", slope)],
+            f"r{i}": [(f"x{i}", slope)],
+            f"x{i + 1}": [(f"l{i}", 1.0), (f"r{i}", 1.0)],
+        }
+    return graph
+
+
+@chapter.exercise(
+    "The slope along one path is a product. Several paths: their slopes add.",
+    "From `end`, every input is the start of shorter paths: ask the function for those.",
+    "if start == end: return 1.0;  return sum(slope * sum_over_paths(graph, start, name) "
+    "for name, slope in graph[end])",
+)
+def sum_over_paths(answer):
+    "The slope of `end` along `start`: over all paths, the sum of the products."
+    case = "L = (w x + b - y)^2 at w = 2, x = 3, b = 1, y = 5: the slope along w"
+    same(
+        case,
+        answer(LINE, "w", "L"),
+        12.0,
+        slips={
+            "e enters L twice, so there are two paths: add them all, this is one.": 6.0,
+            "Slopes along a path multiply; you added them.": 2 * (2 + 1 + 1 + 3.0),
+            "Paths add; you multiplied them as well.": 36.0,
+            "No path arrived: the slope of a thing along itself is 1 (start == end).": 0.0,
+        },
+        slip="Multiply along each path, add over the paths.",
+    )
+    same("the slope along y", answer(LINE, "y", "L"), -4.0)
+    same(
+        "the slope of e along w: other paths do not count", answer(LINE, "w", "e"), 3.0
+    )
+    same(
+        "the slope of L along itself",
+        answer(LINE, "L", "L"),
+        1.0,
+        slip="A thing changes as much as it changes: slope 1.",
+    )
+    same(
+        "the slope of e along L: no path leads there",
+        answer(LINE, "L", "e"),
+        0.0,
+        slip="No path, no influence: the sum of nothing is 0.",
+    )
+    same("three paths of different lengths: d along z", answer(LATE, "z", "d"), 45.0)
+
+
+@chapter.exercise(
+    "Start with 1 at `last` and 0 everywhere else. Who is allowed to pass on first?",
+    "A node passes on once all its users have reported. They were created after it.",
+    "for name in reversed(graph): for parent, slope in graph[name]: "
+    "grads[parent] += slope * grads[name]",
+)
+def reverse_pass(answer):
+    "The slope of `last` along every node, each edge visited once."
+
+    def grads(graph, last):
+        got = answer(graph, last)
+        if not isinstance(got, dict):
+            raise Miss("It should return a dictionary {name: slope}.", "reverse_pass(...)",
+                       got, "{name: slope}")  # fmt: skip
+        if set(got) != set(graph):
+            raise Miss("Every node has a slope, be it 0.", "the names", sorted(got),
+                       sorted(graph))  # fmt: skip
+        return got
+
+    def told(case, graph, last, want, slips=None, slip=""):
+        got = grads(graph, last)
+        same(f"{case}, in the order {' '.join(want)}", [got[name] for name in want],
+             list(want.values()), slips, slip)  # fmt: skip
+
+    want = {"L": 1.0, "e": 4.0, "s": 4.0, "b": 4.0, "p": 4.0, "x": 8.0, "w": 12.0}
+    told(
+        "the slopes of L = (w x + b - y)^2",
+        LINE,
+        "L",
+        want,
+        slips={
+            "e enters L twice: the second report must be added to the first (+=).": [
+                1.0, 2.0, 2.0, 2.0, 2.0, 4.0, 6.0,
+            ],
+            "Nothing flows: the slope of `last` along itself is 1.": [0.0] * 7,
+            "Only the inputs of `last` have a slope: walk on, to the inputs of the "
+            "inputs.": [1.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            "In creation order the oldest come first, before anyone has reported to them: "
+            "walk backwards.": [1.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            "Slopes along a path multiply: slope * grads[name].": [
+                1.0, 6.0, 7.0, 8.0, 8.0, 10.0, 11.0,
+            ],
+        },
+    )  # fmt: skip
+    told(
+        "z is used early and late",
+        LATE,
+        "d",
+        {"d": 1.0, "c": 1.0, "b": 5.0, "a": 22.0, "z": 45.0},
+        slip="A node passed on before all its users had reported. The last to be created "
+        "was used by nobody later: go through the creation order backwards.",
+    )
+    told(
+        "the slopes of e, when L was made later",
+        LINE,
+        "e",
+        {"L": 0.0, "e": 1.0, "s": 1.0, "p": 1.0, "w": 3.0, "y": -1.0},
+        slip="What was made after `last` has slope 0.",
+    )
+    deep = _diamonds(200)  # path by path, no computer would ever finish
+    same("two hundred diamonds in a row, 2^200 paths", grads(deep, "x200")["x0"], 1.0)
+
+
+@chapter.exercise(
+    "A result knows its data, what it was made from, and one slope for each of those.",
+    "a + b moves as much as a does: slopes 1.0, 1.0. a * b moves by b for each step of a.",
+    "Value(self.data * other.data, (self, other), (other.data, self.data))",
+    kind="class",
+)
+def Value(answer):
+    "A scalar that records its parents and the slope along each."
+
+    def local(case, result, data, parents, slopes, slips=None):
+        if not hasattr(result, "slopes"):
+            raise Miss("An operation returns a new Value, with parents and slopes.", case,
+                       result, f"Value({data})")  # fmt: skip
+        same(f"{case}: data", result.data, data)
+        got = list(result.parents)
+        if len(got) != len(parents) or any(g is not p for g, p in zip(got, parents)):
+            values = [getattr(p, "data", p) for p in got]
+            raise Miss("parents holds the Values it was made from, in order.",
+                       f"{case}: the data of its parents", values,
+                       [p.data for p in parents])  # fmt: skip
+        same(f"{case}: slopes", list(result.slopes), slopes, slips,
+             "One slope for each parent, in the order of the parents.")  # fmt: skip
+
+    a, b = answer(2.0), answer(-3.0)
+    local("Value(2) + Value(-3)", a + b, -1.0, (a, b), [1.0, 1.0],
+          {"A sum moves as much as each of its terms: both slopes are 1.": [2.0, -3.0]})  # fmt: skip
+    local("Value(2) * Value(-3)", a * b, -6.0, (a, b), [-3.0, 2.0],
+          {"The slope along a factor is the other factor: swapped.": [2.0, -3.0],
+           "These are the slopes of a sum.": [1.0, 1.0]})  # fmt: skip
+    for x, data, slope in ((2.0, 2.0, 1.0), (-3.0, 0.0, 0.0)):
+        v = answer(x)
+        local(f"Value({x:g}).relu()", v.relu(), data, (v,), [slope],
+              {"Below zero the output does not move: slope 0.": [1.0],
+               "Above zero it moves as its input: slope 1.": [0.0],
+               "The slope is 1 or 0, not the value.": [x]})  # fmt: skip
+    square = a * a
+    local("a * a with a = 2", square, 4.0, (a, a), [2.0, 2.0])
+    for case, result, data, slope in (
+        ("Value(2) + 1.5", a + 1.5, 3.5, 1.0),
+        ("Value(2) * 1.5", a * 1.5, 3.0, 1.5),
+        ("4 * Value(2)", 4 * a, 8.0, 4.0),
+        ("5 - Value(2)", 5 - a, 3.0, -1.0),
+    ):
+        same(f"{case}: data", result.data, data)
+        same(
+            f"{case}: the slope along the Value, over all paths",
+            _slope(result, a),
+            slope,
+        )
+    if any(v.grad != 0.0 for v in (a, b, square)):
+        raise Miss(
+            "The forward pass leaves grad at 0.", "after a * a", square.grad, 0.0
+        )
+
+
+def _slope(result, start):
+    if result is start:
+        return 1.0
+    return sum(s * _slope(p, start) for p, s in zip(result.parents, result.slopes))
+
+
+@chapter.exercise(
+    "Let the shapes lead: grad has the shape of a @ b. What product of it and b looks "
+    "like a?",
+    "(N, M) times (M, D) is (N, D): so b comes transposed, from the right. For grad_b: "
+    "(D, N) times (N, M).",
+    "return grad @ b.T, a.T @ grad",
+)
+def matmul_backward(answer):
+    "Gradients of both factors of a matrix product."
+    rng = np.random.default_rng(0)
+    for n, d, m in ((2, 3, 4), (3, 3, 3), (1, 2, 1)):
+        a, b, grad = (rng.normal(size=s) for s in ((n, d), (d, m), (n, m)))
+        case = f"a ({n}, {d}), b ({d}, {m}), grad ({n}, {m})"
+        got = _several(answer(grad, a, b), 2, "(gradient of a, gradient of b)")
+        slips_a, slips_b = {}, {}
+        if n == d == m:  # every mistake has the right shape here: only values tell
+            slips_a = {
+                "A transpose is missing: grad @ b.T.": grad @ b,
+                "The order is turned: grad @ b.T, with grad on the left.": b.T @ grad,
+                "grad must not be transposed here.": grad.T @ b.T,
+                "The two gradients are swapped.": a.T @ grad,
+                "* multiplies element by element; @ is the matrix product.": grad * b,
+            }
+            slips_b = {
+                "A transpose is missing: a.T @ grad.": a @ grad,
+                "The order is turned: a.T @ grad, with grad on the right.": grad @ a.T,
+                "grad must not be transposed here.": a.T @ grad.T,
+            }
+        same(f"{case}: gradient of a", got[0], grad @ b.T, slips_a,
+             "It has a's shape: one slope for each element of a.")  # fmt: skip
+        same(f"{case}: gradient of b", got[1], a.T @ grad, slips_b,
+             "It has b's shape: one slope for each element of b.")  # fmt: skip
+
+
+def _several(got, count, what):
+    if not isinstance(got, (tuple, list)) or len(got) != count:
+        raise Miss(
+            f"It should return {count} things: {what}.", "what came back", got, what
+        )
+    return got
+
+
+@chapter.exercise(
+    "Which axes did broadcasting add in front, and which did it stretch from 1?",
+    "Sum the added ones away; sum the stretched ones with keepdims=True.",
+    "while grad.ndim > len(shape): grad = grad.sum(axis=0);  then for axis, size in "
+    "enumerate(shape): if size == 1: grad = grad.sum(axis=axis, keepdims=True)",
+)
+def unbroadcast(answer):
+    "The gradient of what broadcasting had copied: the copies' gradients add up."
+    rng = np.random.default_rng(0)
+    for shape, stretched in (
+        ((5,), (32, 5)), ((4, 1), (4, 3)), ((1, 3), (4, 3)), ((3,), (3, 3)), ((), (2, 3)),
+        ((1, 1), (4, 3)), ((2, 1, 3), (5, 2, 4, 3)), ((1,), (6,)), ((4, 3), (4, 3)),
+    ):  # fmt: skip
+        grad = rng.normal(size=stretched)
+        # a sum against ones, spelt by einsum: nothing of the two loops of the answer
+        letters = "abcd"[: grad.ndim]
+        kept = [
+            letter
+            for letter, size in zip(letters[grad.ndim - len(shape) :], shape)
+            if size > 1
+        ]
+        want = np.einsum(grad, [*range(grad.ndim)], [letters.index(k) for k in kept])
+        want = np.asarray(want).reshape(shape)
+        slips = {
+            "Averaged: a value that was used n times collects n gradients, and they "
+            "add.": want * want.size / grad.size,
+            "Only one of the copies has a say: all of them add up.": grad.ravel()[
+                : want.size
+            ].reshape(shape),
+        }
+        if shape == (3,):
+            slips["Summed along the wrong axis: broadcasting adds axes in front."] = (
+                grad.sum(axis=1)
+            )
+        same(
+            f"unbroadcast(grad of shape {stretched}, {shape})",
+            answer(grad, shape),
+            want,
+            slips,
+            "The result has the shape that the value had before it was broadcast.",
+        )
+
+
+@chapter.exercise(
+    "Every element went into its sum once, with slope 1: so each gets a copy.",
+    "Of what? Of its own sum's gradient. np.expand_dims puts the summed axis back.",
+    "if axis is not None: grad = np.expand_dims(grad, axis);  "
+    "return np.broadcast_to(grad, shape)",
+)
+def sum_backward(answer):
+    "The gradient of x from that of x.sum(axis)."
+    rng = np.random.default_rng(0)
+    for shape, axis in (
+        ((2, 3), None), ((2, 3), 0), ((2, 3), 1), ((3, 3), 1), ((3, 3), 0), ((2, 4, 3), -2),
+        ((5,), 0),
+    ):  # fmt: skip
+        grad = np.asarray(rng.normal(size=np.zeros(shape).sum(axis=axis).shape))
+        summed = None if axis is None else axis % len(shape)
+        want = np.empty(shape)
+        for index in np.ndindex(shape):
+            want[index] = grad[
+                () if axis is None else tuple(np.delete(index, summed).astype(int))
+            ]
+        slips = {
+            "Divided: that is the rule of a mean. A sum hands each element all of it.": want
+            * grad.size
+            / want.size
+        }
+        if shape == (3, 3) and axis == 1:
+            slips["Each ROW was summed, so each row shares one gradient; you spread it "
+                  "down the columns: put the axis back first."] = np.tile(grad, (3, 1))  # fmt: skip
+        same(
+            f"x {shape}, summed over axis {axis}: from a grad of shape {grad.shape}",
+            answer(grad, shape, axis),
+            want,
+            slips,
+            "The result has x's shape.",
+        )
+
+
+class Node:
+    "What the exercises know of a Tensor: data, grad, parents, rule, birth."
+
+    births = itertools.count()
+
+    def __init__(self, data=0.0, parents=(), rule=None):
+        self.data, self.grad = np.asarray(data, dtype=float), None
+        self.parents, self.rule, self.birth = tuple(parents), rule, next(Node.births)
+
+
+@chapter.exercise(
+    "Gather what `last` was made from, and what that was made from, in a loop: keep a "
+    "list of nodes still to be looked at.",
+    "A node with two users is met twice: a set remembers who was seen. Asking a list "
+    "`node in found` looks at every entry; a set answers at once.",
+    "waiting, seen = [last], {last};  while waiting: node = waiting.pop() ...;  "
+    "return sorted(found, key=lambda node: node.birth, reverse=True)",
+)
+def history(answer):
+    "Every result that led to `last`, once, youngest first; no recursion."
+
+    def births(last):
+        try:
+            got = answer(last)
+        except RecursionError:
+            raise Miss(
+                "Recursion: a chain of 40,000 nodes is deeper than Python's stack. Keep "
+                "your own list of nodes to look at.", "x + 1 + 1 ... + 1", "RecursionError",
+                "a list of nodes",
+            ) from None  # fmt: skip
+        if got is None:
+            raise Miss("The function returns nothing: is a `return` missing?")
+        return [node.birth for node in got]
+
+    def told(case, last, want):
+        got = births(last)
+        want = sorted((node.birth for node in want), reverse=True)
+        slip = "Every result that led to `last`, `last` itself included."
+        if len(set(got)) < len(got):
+            slip = (
+                "A node that was used twice appears twice: remember whom you have seen."
+            )
+        elif set(got) > set(want):
+            slip = "Leaves were made from nothing, there is nothing to undo: leave them out."
+        elif got == want[::-1]:
+            slip = (
+                "This is oldest first: turn it round, users come before what they used."
+            )
+        elif set(got) == set(want):
+            slip = (
+                "A node comes before one of its users. Sort by birth, youngest first."
+            )
+        elif got == want[1:]:
+            slip = "`last` itself is missing."
+        same(f"{case}: the births", got, want, slip=slip)
+
+    z, w = Node(), Node()
+    a = Node(0.0, [z, w])
+    b = Node(0.0, [a, w])
+    c = Node(0.0, [b])
+    other = Node(0.0, [b])  # younger, but nothing of d is made from it
+    d = Node(0.0, [a, c, z])
+    told("d = f(a, c, z), c = f(b), b = f(a, w), a = f(z, w)", d, [a, b, c, d])
+    e = Node(0.0, [c, b, other])
+    told("e = f(c, b, other), from the same graph", e, [a, b, c, other, e])
+    told("b alone", b, [a, b])
+    for case, width in (("a chain of 40,000 nodes", 1), ("20,000 diamonds", 2)):
+        node, chain = Node(), []
+        for _ in range(40_000 // width):
+            node = Node(0.0, [node] * width)
+            chain.append(node)
+        told(case, node, chain)
+
+
+def _square_rule(grad, inputs, output):
+    return (2 * inputs[0] * grad,)
+
+
+def _add_rule(grad, inputs, output):
+    return grad, grad
+
+
+def _mul_rule(grad, inputs, output):
+    a, b = inputs
+    return grad * b, grad * a
+
+
+def _make(rule, data, *parents):
+    return Node(data, parents, rule)
+
+
+@chapter.exercise(
+    "It is reverse_pass, with a rule in place of a slope: the rule turns the gradient of "
+    "a node into those of its parents.",
+    "For each node of history(last): parts = node.rule(node.grad, inputs, node.data); "
+    "hand each parent its part, cut back to the parent's shape.",
+    "part = unbroadcast(part, parent.data.shape);  "
+    "parent.grad = part if parent.grad is None else parent.grad + part",
+    mutates=True,
+)
+def backward(answer):
+    "Fill in grad everywhere: walk the history, apply each rule, add up."
+
+    def told(case, node, want, slips=None, slip=""):
+        if node.grad is None:
+            raise Miss(f"Its grad is still None. {slip}".strip(), case, None, want)
+        same(case, node.grad, want, slips, slip)
+
+    factor, w = Node(3.0), Node(2.0)
+    p = _make(_mul_rule, 6.0, w, factor)
+    e = _make(_square_rule, 36.0, p)
+    answer(e)
+    told("(w x)^2 at w = 2, x = 3: the slope along w", w, 36.0, slips={
+        "The rule of the product got the wrong grad: it needs that of its own result.": 3.0,
+        "Each node passes on its own grad: the chain is broken.": 0.0,
+    })  # fmt: skip
+    told("the slope along x", factor, 24.0)
+    told("the slope of the result along itself", e, 1.0)
+
+    x = Node(3.0)
+    square = _make(_mul_rule, 9.0, x, x)
+    answer(square)
+    told("x * x at x = 3", x, 6.0, slips={
+        "x was used twice: the second part must be added to the first.": 3.0,
+    })  # fmt: skip
+
+    a, b = Node(2.0), Node(5.0)
+    s = _make(_add_rule, 7.0, a, b)
+    t = _make(_add_rule, 9.0, s, a)
+    answer(t)
+    told("(a + b) + a: the slope along a", a, 2.0)
+    told("(a + b) + a: the slope along b", b, 1.0, slips={
+        "b got what was meant for a: the rule of + hands ONE array to both, and += "
+        "changes it for both. Make a new one: grad = grad + part.": 2.0,
+    })  # fmt: skip
+
+    X, bias = Node(np.arange(6.0).reshape(2, 3)), Node(np.ones(3))
+    h = _make(_add_rule, X.data + bias.data, X, bias)
+    total = _make(
+        lambda grad, inputs, output: (grad * np.ones(inputs[0].shape),), h.data.sum(), h
+    )
+    answer(total)
+    told("(X + bias).sum() with X (2, 3), bias (3,): the gradient of the bias", bias,
+         np.full(3, 2.0), slip="Cut it back to the parent's shape with unbroadcast.")  # fmt: skip
+    told("the gradient of X", X, np.ones((2, 3)))
+
+    answer(_make(_square_rule, 9.0, x))
+    told("x * x, then another graph, x^2, without clearing x.grad", x, 12.0, slips={
+        "A leaf that already has a grad adds to it (that is why there is zero_grad).": 6.0,
+    })  # fmt: skip
+    node = start = Node(1.0)
+    for _ in range(60):
+        node = _make(lambda g, inputs, output: (g / 2, g / 2), node.data, node, node)
+    answer(node)
+    told("sixty diamonds in a row", start, 1.0)
+    answer(e)
+    told("(w x)^2 walked a second time: the slope along w", w, 72.0, slips={
+        "The results in between kept their grad of last time: only leaves add up over "
+        "calls, results start from None.": 108.0,
+    }, slip="The result's own grad must start at 1 each time.")  # fmt: skip
+
+
+@chapter.exercise(
+    "One backward pass for ours; for each element two evaluations of f, as in chapter 01.",
+    "Nudge t.data[index] by +h and -h, put it back, compare with t.grad[index]. "
+    "np.ndindex(t.data.shape) visits every index.",
+    "Clear every t.grad, f(*tensors).backward(); a tensor that f ignores keeps grad None: "
+    "count it as zeros. if gap > tol: raise AssertionError(...)",
+    mutates=True,
+)
+def gradcheck(answer):
+    "The largest gap between backward and central differences; an error above tol."
+    rng = np.random.default_rng(0)
+
+    def fresh():
+        return [Tensor(rng.normal(size=s), requires_grad=True) for s in ((2, 3), (3,))]
+
+    def honest(a, b):
+        return ((a * b).tanh() + b.exp()).sum()
+
+    a, b = fresh()
+    before = a.data.copy(), b.data.copy()
+    gap = answer(honest, a, b)
+    same("the data after the check", np.hstack([a.data.ravel(), b.data]),
+         np.hstack([before[0].ravel(), before[1]]),
+         slip="A nudged element was not put back: t.data must be as before.")  # fmt: skip
+    if gap is None or not np.ndim(gap) == 0:
+        raise Miss(
+            "It returns one number, the largest gap.", "an honest f", gap, "a number"
+        )
+    if not 0 <= gap < 1e-6:
+        raise Miss(
+            "Backward is right here, so the gap must be tiny. Are both sides nudged, and "
+            "is the difference divided by 2h?", "((a * b).tanh() + b.exp()).sum()", gap,
+            "below 1e-6",
+        )  # fmt: skip
+    try:
+        gap = answer(honest, a, b)
+    except AssertionError:
+        gap = 1.0
+    if not gap < 1e-6:
+        raise Miss("Called twice, it fails: the first call's grad is still there. Clear "
+                   "it before backward (t.grad = None).", "the same check again", gap,
+                   "below 1e-6")  # fmt: skip
+    c = Tensor(rng.normal(size=2), requires_grad=True)
+    try:
+        gap = answer(lambda a, b, c: honest(a, b), a, b, c)
+    except TypeError as error:
+        raise Miss("A tensor that f ignores has grad None after backward: count it as "
+                   "zeros.", "f(a, b, c) that ignores c", str(error), "a number") from None  # fmt: skip
+    for place, sign in ((0, 1), (5, 1), (0, -1), (5, -1)):
+
+        def lies(t, place=place, sign=sign):
+            "t^3 with a rule that is wrong in one element"
+
+            def rule(g, inputs, out):
+                grad = np.array(g * 3 * inputs[0].data ** 2)
+                grad.flat[place] += 0.01 * sign
+                return (grad,)
+
+            return record(t.data**3, (t,), rule).sum()
+
+        a, b = fresh()
+        for which, f, tensors in (
+            ("the first", lambda a, b: lies(a), (a, b)),
+            ("the second", lambda b, a: lies(a), (b, a)),
+        ):
+            where = f"{which} tensor, element {place}, {'too large' if sign > 0 else 'too small'}"
+            try:
+                gap = answer(f, *tensors)
+            except AssertionError:
+                continue
+            raise Miss(
+                "A wrong gradient passes. Compare the size of the gap, |ours - nudged|, "
+                "in every element of every tensor, and raise AssertionError above tol.",
+                f"backward lies by 0.01 in {where}", gap, "AssertionError",
+            )  # fmt: skip
+
+
+def _softmax(logits):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@chapter.exercise(
+    "Shift each row by its maximum: softmax stays the same and no exponential overflows.",
+    "loss of a row = log(sum of exp(shifted)) - shifted[label]; its gradient is softmax "
+    "minus 1 at the label. Both as a mean over the rows.",
+    "p_NC = e_NC / total_N[:, None];  p_NC[rows, labels_N] -= 1;  return loss, p_NC / N",
+)
+def softmax_cross_entropy(answer):
+    "Loss and gradient in one go: softmax minus one-hot, over N."
+    logits = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    labels = np.array([0, 2])
+    p = _softmax(logits)
+    each = -np.log(p[[0, 1], labels])
+    loss, grad = _several(answer(logits, labels), 2, "(loss, gradient of the logits)")
+    case = "logits [[2, 1, 0], [0, 0, 0]], labels [0, 2]"
+    same(f"{case}: loss", loss, each.mean(), {
+        "This is the sum over the rows: take the mean.": each.sum(),
+        "The sign is turned: minus the logarithm of the true class.": -each.mean(),
+        "These are all rows' losses: one number, their mean.": each,
+        "This is the mean probability: take the logarithm first.": p[[0, 1], labels].mean(),
+    })  # fmt: skip
+    one_hot = np.eye(3)[labels]
+    want = (p - one_hot) / 2
+    same(f"{case}: gradient", grad, want, {
+        "The mean over the rows is missing: divide by N.": want * 2,
+        "Softmax minus one-hot, not the other way round.": -want,
+        "The true class is missing: subtract 1 at each row's label.": p / 2,
+        "Divided by the number of classes; the mean is over rows.": (p - one_hot) / 3,
+        "Divide all of it by N, the -1 too.": p / 2 - one_hot,
+    })  # fmt: skip
+    for shift in (1e4, -1e4):
+        with np.errstate(all="ignore"):
+            got = answer(logits + shift, labels)
+        same(f"{case}, every logit {shift:+.0e}: loss", got[0], each.mean(),
+             slip="exp of a large number overflows: subtract each row's maximum first.")  # fmt: skip
+        same(f"{case}, every logit {shift:+.0e}: gradient", got[1], want)
+    far = np.array([[0.0, 2000.0]])
+    with np.errstate(all="ignore"):
+        got = answer(far, np.array([0]))
+    same("logits [[0, 2000]], label 0: loss", got[0], 2000.0,
+         slip="The softmax is 0 there, and log 0 is -inf: log(sum) - shifted[label] "
+         "never meets it.")  # fmt: skip
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
+    grad = answer(logits, labels)[1]
+    for n, c in ((0, 0), (4, 3)):
+        step = np.zeros((5, 4))
+        step[n, c] = 1e-5
+        up, down = (answer(logits + s * step, labels)[0] for s in (1, -1))
+        same(f"random logits: a nudge of logit ({n}, {c})", grad[n, c], (up - down) / 2e-5,
+             slip="Loss and gradient do not belong together.", atol=1e-7)  # fmt: skip
+
+
+@chapter.exercise(
+    "ReLU first: where the output is 0, nothing flows back.",
+    "After the mask it is a plain linear layer: matmul's two gradients, and the bias "
+    "collects one from each row.",
+    "grad_NH = grad_NH * (out_NH > 0);  "
+    "return grad_NH @ W_DH.T, X_ND.T @ grad_NH, grad_NH.sum(axis=0)",
+)
+def linear_relu_backward(answer):
+    "The rule of the fused node relu(X @ W + b)."
+    rng = np.random.default_rng(1)
+    X, W, b = rng.normal(size=(4, 3)), rng.normal(size=(3, 3)), rng.normal(size=3)
+    z, grad = X @ W + b, rng.normal(size=(4, 3))
+    out = np.maximum(z, 0)
+    masked = grad * (z > 0)
+    names = ("X", "W", "b")
+    want = masked @ W.T, X.T @ masked, masked.sum(axis=0)
+    got = _several(
+        answer(grad, X, W, out), 3, "(gradient of X, gradient of W, gradient of b)"
+    )
+    slips = (
+        {
+            "The mask is missing: ReLU lets nothing back where its output is 0.": grad
+            @ W.T,
+            "W.T, not W: from H back to D.": masked @ W,
+            "The mask multiplies by 1 or 0, not by the output.": (grad * out) @ W.T,
+            "The mask is turned round: it keeps what is above 0.": (grad * (z <= 0))
+            @ W.T,
+        },
+        {"The mask is missing in W's gradient.": X.T @ grad},
+        {
+            "Averaged: the bias is used in every row, its gradients add.": masked.mean(
+                0
+            ),
+            "The mask is missing in b's gradient.": grad.sum(0),
+            "Summed over the wrong axis: rows are axis 0.": masked.sum(1),
+        },
+    )
+    for name, g, w, s in zip(names, got, want, slips):
+        same(f"X (4, 3), W (3, 3): gradient of {name}", g, w, s,
+             f"It has the shape of {name}.")  # fmt: skip
+    X, W = rng.normal(size=(2, 5)), rng.normal(size=(5, 1))
+    got = _several(answer(np.ones((2, 1)), X, W, np.ones((2, 1))), 3, "gradients")
+    for name, g, w in zip(
+        names, got, (np.ones((2, 1)) @ W.T, X.sum(0)[:, None], [2.0])
+    ):
+        same(f"X (2, 5), W (5, 1), every output 1: gradient of {name}", g, w)
+
+
+@chapter.exercise(
+    "Three things in order: forget the old gradients, get new ones, move.",
+    "p.grad = None for each; loss = loss_of(); loss.backward(); then move each p.data "
+    "against p.grad.",
+    "p.data -= lr * p.grad, for all p, after backward; return float(loss.data)",
+    mutates=True,
+)
+def sgd_step(answer):
+    "One step of training: clear, forward, backward, move; returns the loss."
+
+    def start():
+        w = Tensor(np.array([1.0, -2.0]), requires_grad=True)
+        b = Tensor(np.array(0.5), requires_grad=True)
+        return w, b
+
+    w, b = start()
+    x = np.array([3.0, 1.0])
+    calls = []
+
+    def loss_of():
+        calls.append((w.data.copy(), b.data.copy()))
+        return ((w * x).sum() + b - 4.0) ** 2  # 1 * 3 - 2 * 1 + 0.5 - 4 = -2.5
+
+    got = answer([w, b], loss_of, 0.1)
+    case = "loss = (w . [3, 1] + b - 4)^2 at w = [1, -2], b = 0.5, lr = 0.1"
+    if not calls:
+        raise Miss("It never asks for the loss: call loss_of().", case, got, 6.25)
+    slope = np.array([-15.0, -5.0])
+    same(f"{case}: the new w", w.data, [2.5, -1.5], {
+        "Uphill: move against the gradient.": [1, -2] + 0.1 * slope,
+        "The learning rate is missing.": [1, -2] - slope,
+        "Nothing has moved: change p.data itself (p.data -= ...), not a copy.": [1.0, -2.0],
+    })  # fmt: skip
+    same(f"{case}: the new b", b.data, 1.0)
+    if not isinstance(got, (float, int, np.floating, np.ndarray, type(None))):
+        raise Miss(
+            "It returns the loss as a number: float(loss.data).", case, got, 6.25
+        )
+    same(f"{case}: what it returns", got, 6.25, {
+        "This is the loss after the step; return the one you stepped from (and save a "
+        "forward pass).": (2.5 * 3 - 1.5 + 1.0 - 4) ** 2,
+    })  # fmt: skip
+    answer([w, b], loss_of, 0.01)
+    here, once = calls[-1][0], 2 * (2.5 * 3 - 1.5 + 1.0 - 4)
+    same("a second step, lr = 0.01: the new w", w.data, here - 0.01 * once * x, {
+        "The first step's gradient is still in it: clear every grad before backward.": here
+        - 0.01 * (once * x + slope),
+        "The gradient was cleared after backward, before the move.": here,
+    }, slip="Clear the old gradients first: grads of leaves add up over calls.")  # fmt: skip
+    w, b = start()
+    idle = Tensor(np.ones(2), requires_grad=True)
+    for p in (w, b, idle):
+        p.grad = np.full(p.data.shape, 100.0)
+    try:
+        answer([w, b, idle], lambda: (w * w).sum() + b * 2.0, 0.5)
+    except TypeError:
+        idle.data = np.full(2, np.nan)
+    same("grads left over from elsewhere: the new w", w.data, [0.0, 0.0],
+         slip="Clear every grad before backward.")  # fmt: skip
+    same("a parameter that the loss does not use", idle.data, [1.0, 1.0],
+         slip="Its grad is None after backward: leave such a parameter alone.")  # fmt: skip
