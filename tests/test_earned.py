@@ -20,6 +20,10 @@ EARNED = {
         "utils.autograd": "matmul_backward unbroadcast sum_backward history gradcheck",
         "utils.nn": "softmax_cross_entropy linear_relu_backward sgd_step",
     },
+    "pytorch": {
+        "utils.train": "Rows epoch_order train_step evaluate pick_device "
+        "save_checkpoint",
+    },
     "optimizers": {
         "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",

@@ -156,7 +156,8 @@ def test_the_real_list_pins_each_package_once_for_every_python(minor):
     lines = start.requirements(ROOT)
     assert None not in [start.applies(line, (3, minor)) for line in lines]
     names = [name for name, _ in start.pins(ROOT, (3, minor))]
-    assert len(names) == len(set(names)) == 20
+    assert len(names) == len(set(names)) >= 20
+    assert set(names) == {name for name, _ in start.pins(ROOT, (3, 11))}
     assert all("==" in line for line in lines)
 
 

@@ -11,6 +11,7 @@ import inspect
 import io
 import re
 import sys
+import textwrap
 
 import matplotlib.pyplot as plt
 from IPython.display import Markdown, display
@@ -76,12 +77,13 @@ def png(fig):
 
 def show(fig, says):
     "Display `fig` with one sentence: its alt text, its text fallback and its caption."
-    picture, caption = _picture(fig, says), _caption(says)
-    display(picture["data"], metadata=picture["metadata"], raw=True)
+    drawn, caption = picture(fig, says), _caption(says)
+    display(drawn["data"], metadata=drawn["metadata"], raw=True)
     display(caption)
 
 
-def _picture(fig, says):
+def picture(fig, says):
+    "{'data', 'metadata'} of a display: PNG, alt text and fallback. Closes the figure."
     if not isinstance(says, str) or len(says.split()) < 8:
         plt.close(fig)
         raise ValueError(
@@ -92,8 +94,8 @@ def _picture(fig, says):
     return {"data": data, "metadata": {"image/png": {"alt": says}}}
 
 
-def _bytes(picture):
-    return base64.b64decode(picture["data"]["image/png"])
+def _bytes(drawn):
+    return base64.b64decode(drawn["data"]["image/png"])
 
 
 def _caption(says):
@@ -114,27 +116,27 @@ def explore(draw, **controls):
     knobs = {name: _knob(widgets, draw, name, c) for name, c in controls.items()}
     values = lambda: {name: knob.value for name, knob in knobs.items()}  # noqa: E731
     fig, says = draw(**values())
-    picture = _picture(fig, says)
+    drawn = picture(fig, says)
     panel = widgets.VBox(list(knobs.values()))
     if "google.colab" in sys.modules:  # there, a callback cannot replace an output
-        image = widgets.Image(value=_bytes(picture), format="png")
+        image = widgets.Image(value=_bytes(drawn), format="png")
         text = widgets.HTML(value=html.escape(says))
         panel.children = (*panel.children, image, text)
         display_widget(panel, says)
 
         def put(fig, says):
-            image.value = _bytes(_picture(fig, says))
+            image.value = _bytes(picture(fig, says))
             text.value = html.escape(says)
     else:
         display_widget(panel, "controls: " + ", ".join(knobs))
         seen = display(
-            picture["data"], metadata=picture["metadata"], raw=True, display_id=True
+            drawn["data"], metadata=drawn["metadata"], raw=True, display_id=True
         )
         told = display(_caption(says), display_id=True)
 
         def put(fig, says):
-            picture = _picture(fig, says)
-            seen.update(picture["data"], metadata=picture["metadata"], raw=True)
+            drawn = picture(fig, says)
+            seen.update(drawn["data"], metadata=drawn["metadata"], raw=True)
             told.update(_caption(says))
 
     def redraw(_):
@@ -158,7 +160,8 @@ def _failure(error):
     except Exception:
         text = type(error).__name__
     fig, ax = subplots(size=(6.6, 1))
-    ax.text(0, 0.5, text, wrap=True, parse_math=False)
+    # wrap=True would read $ as mathematics again, and could fail on it
+    ax.text(0, 0.5, textwrap.fill(text, 80), va="center", parse_math=False)
     ax.axis("off")
     return fig, f"The lab could not draw these values, it met a {text}"
 

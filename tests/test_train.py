@@ -1,0 +1,361 @@
+"""utils/train.py: the loop that every later chapter uses, and what it says when misused."""
+
+import math
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utils import train
+
+
+def blobs(rows=90, classes=3, seed=0):
+    "Rows (N, 4) around one centre a class, labels (N,)."
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(classes, (rows,), generator=g)
+    return torch.randn(rows, 4, generator=g) + 3 * F.one_hot(y, 4), y
+
+
+def make(seed=0, lr=1e-2, steps=None):
+    "A model with dropout, its optimiser and, given steps, a scheduler."
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    if steps is None:
+        return model, optimizer
+    return model, optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps)
+
+
+def weights(model):
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+# ---- data ----
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8", True, None])
+def test_bad_batch_size(size):
+    with pytest.raises(ValueError, match="whole number of rows"):
+        train.loader(*blobs(), size)
+
+
+def test_unequal_lengths():
+    with pytest.raises(ValueError, match="90 rows and 89 labels"):
+        train.loader(blobs()[0], blobs()[1][:-1], 8)
+
+
+@pytest.mark.parametrize("size", [1, 7, 90, 1000])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_every_row_once(size, seed):
+    batches = train.loader(torch.arange(90.0), torch.arange(90), size, seed)
+    seen = torch.cat([y for _, y in batches])
+    assert len(list(batches)) == len(batches) == math.ceil(90 / size)
+    assert seen.sort().values.tolist() == list(range(90))
+    assert (seen.tolist() == list(range(90))) is (seed is None)
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    batches = train.loader(torch.arange(40.0), torch.arange(40), 8, seed=1)
+    before = torch.get_rng_state()
+    first = torch.cat([y for _, y in batches])
+    assert torch.equal(torch.get_rng_state(), before), "the global dice were thrown"
+    assert torch.equal(first, train.epoch_order(40, 1, 0))
+    batches.sampler.begin(5, done=2)
+    assert torch.equal(
+        torch.cat([y for _, y in batches]), train.epoch_order(40, 1, 5)[16:]
+    )
+
+
+def test_double_becomes_float_and_labels_stay():
+    X, y = next(iter(train.loader(blobs()[0].double().numpy(), blobs()[1].numpy(), 8)))
+    assert (X.dtype, y.dtype) == (torch.float32, torch.int64)
+
+
+# ---- steps and scores ----
+
+
+def test_evaluate_counts_rows_and_restores_every_mode():
+    X, y = blobs()
+    model, _ = make()
+    model.train()
+    model[2].eval()
+    score = train.evaluate(model, train.loader(X, y, 64))
+    assert [m.training for m in model] == [True, True, False, True]
+    model.eval()
+    with torch.no_grad():
+        assert score.loss == pytest.approx(
+            F.cross_entropy(model(X), y).item(), abs=1e-6
+        )
+        right = (model(X).argmax(1) == y).sum().item()
+    assert score.accuracy == right / 90
+
+
+def test_evaluate_of_targets_that_are_no_classes():
+    score = train.evaluate(
+        nn.Linear(4, 2), [(torch.ones(3, 4), torch.ones(3, 2))], F.mse_loss
+    )
+    assert score.loss > 0 and math.isnan(score.accuracy)
+
+
+def test_evaluate_restores_the_mode_after_an_error():
+    model, _ = make()
+    with pytest.raises(RuntimeError):
+        train.evaluate(model, [(torch.ones(2, 5), torch.zeros(2, dtype=torch.long))])
+    assert model.training
+
+
+def test_nothing_to_evaluate():
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        train.evaluate(make()[0], [])
+
+
+def test_nothing_to_train_on():
+    X, y = blobs()
+    for empty in ([], train.loader(X[:0], y[:0], 8, seed=0)):
+        with pytest.raises(ValueError, match="no batch"):
+            train.fit(*(model := make())[:1], empty, model[1], epochs=1)
+
+
+def test_a_nan_loss_stops_and_names_the_step():
+    X, y = blobs()
+    X[40] = math.nan
+    model, optimizer = make()
+    seen = []
+    with pytest.raises(FloatingPointError, match=r"nan at step \d+") as told:
+        train.fit(model, train.loader(X, y, 8), optimizer, 2,
+                  on_step=lambda step, loss: seen.append(step))  # fmt: skip
+    assert "at step 5 " in str(told.value) and seen == [0, 1, 2, 3, 4]
+    assert weights(model).isfinite().all(), "the bad batch must not reach the weights"
+
+
+def test_model_and_batch_on_two_devices():
+    X, y = blobs()
+    model, optimizer = make()
+    model.to("meta")
+    for call in (
+        lambda: train.fit(model, train.loader(X, y, 8), optimizer, 1),
+        lambda: train.evaluate(model, train.loader(X, y, 8)),
+    ):
+        with pytest.raises(ValueError, match="model is on meta, the batch on cpu"):
+            call()
+
+
+def test_clip_bounds_the_step():
+    X, y = blobs()
+    model, _ = make()
+    old = weights(model)
+    train.train_step(
+        model, 100 * X, y, torch.optim.SGD(model.parameters(), 1.0), clip=0.1
+    )
+    assert (weights(model) - old).norm().item() == pytest.approx(0.1, rel=1e-3)
+
+
+# ---- the run ----
+
+
+def test_fit_learns_and_writes_it_down():
+    X, y = blobs()
+    model, optimizer = make()
+    batches = train.loader(X, y, 16, seed=0)
+    history = train.fit(
+        model, batches, optimizer, 15, validation=train.loader(X, y, 64)
+    )
+    assert len(history.losses) == 15 * 6 and len(history.scores) == 15
+    assert history.losses[-1] < history.losses[0] and history.accuracy[-1] > 0.9
+
+
+def test_fit_takes_any_list_of_batches_and_any_loss():
+    X, y = blobs()
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    history = train.fit(
+        model, [(X, y[:, None].float())], optimizer, 20, loss=F.mse_loss
+    )
+    assert history.losses[-1] < history.losses[0]
+
+
+def test_patience_stops_and_goes_back_to_the_best():
+    X, y = blobs()
+    model, optimizer = make(lr=0.5)  # so large that the loss wanders
+    held = train.loader(*blobs(seed=1), 90)
+    history = train.fit(model, train.loader(X, y, 16, seed=0), optimizer, 200,
+                        validation=held, patience=3)  # fmt: skip
+    losses = [loss for loss, _ in history.scores]
+    assert history.stopped and len(losses) == history.best_epoch + 4
+    assert train.evaluate(model, held).loss == pytest.approx(min(losses), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epochs": 0}, "at least 1"),
+        ({"epochs": 1, "patience": 2}, "needs a validation loader"),
+        ({"epochs": 1, "every": 0}, "at least 1"),
+    ],
+)
+def test_bad_options(options, says):
+    with pytest.raises(ValueError, match=says):
+        train.fit(make()[0], train.loader(*blobs(), 8), make()[1], **options)
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_at(last):
+    def on_step(step, loss):
+        if step == last:
+            raise Cut
+
+    return on_step
+
+
+@pytest.mark.parametrize("at", [3, 11, 12, 17, 29, 40])  # 12 steps an epoch
+@pytest.mark.parametrize(("patience", "every"), [(None, 5), (50, 6)])
+def test_resumed_is_unbroken_bit_for_bit(tmp_path, at, patience, every):
+    held = train.loader(*blobs(seed=1), 30)
+
+    def run(seed, **options):
+        model, optimizer, scheduler = make(seed, steps=48)
+        batches = train.loader(*blobs(), 8, seed=5)
+        history = train.fit(model, batches, optimizer, 4, scheduler=scheduler,
+                            validation=held, patience=patience, every=every, **options)  # fmt: skip
+        return model, history
+
+    unbroken, told = run(0)
+    path = tmp_path / "run.pt"
+    with pytest.raises(Cut):
+        run(0, checkpoint=path, on_step=cut_at(at))
+    if at + 1 < every:
+        assert not path.exists()
+        return
+    torch.manual_seed(77)
+    resumed, history = run(99, checkpoint=path)
+    assert torch.equal(weights(resumed), weights(unbroken))
+    assert history == told
+    again, history = run(98, checkpoint=path)  # finished: nothing left to do
+    assert torch.equal(weights(again), weights(unbroken)) and history == told
+
+
+def test_another_order_is_another_run(tmp_path):
+    path = tmp_path / "run.pt"
+    train.fit(
+        make()[0], train.loader(*blobs(), 8, seed=0), make()[1], 1, checkpoint=path
+    )
+    with pytest.raises(ValueError, match="would not be the same run"):
+        train.fit(make()[0], train.loader(*blobs(), 8, seed=1), make()[1], 2,
+                  checkpoint=path)  # fmt: skip
+
+
+def test_a_checkpoint_needs_a_known_order(tmp_path):
+    with pytest.raises(ValueError, match="its order is known"):
+        train.fit(make()[0], [blobs()], make()[1], 1, checkpoint=tmp_path / "run.pt")
+
+
+# ---- files ----
+
+
+class Unwritable:
+    def __reduce__(self):
+        raise OSError("no space left on device")
+
+
+class Poison:
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+def test_the_previous_checkpoint_survives_a_failed_save(tmp_path):
+    path = tmp_path / "run.pt"
+    train.save_checkpoint(path, {"step": 1, "w": torch.ones(1000)})
+    with pytest.raises(OSError, match="no space"):
+        train.save_checkpoint(path, {"step": 2, "later": Unwritable()})
+    assert train.load_checkpoint(path)["step"] == 1
+
+
+def test_a_cut_file_is_refused_wherever_it_was_cut(tmp_path):
+    path = tmp_path / "run.pt"
+    train.save_checkpoint(path, {"step": 1, "w": torch.ones(1000)})
+    whole = path.read_bytes()
+    for share in (0, 0.0001, 0.01, 0.5, 0.9, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(ValueError, match=r"run\.pt is (damaged|no checkpoint)"):
+            train.load_checkpoint(path)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match="is damaged"):
+        train.load_checkpoint(path)
+    with pytest.raises(FileNotFoundError):
+        train.load_checkpoint(tmp_path / "none.pt")
+
+
+def test_poison_is_refused_and_does_not_run(tmp_path, monkeypatch):
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Poison()}, "gift.pt")
+    with pytest.raises(ValueError, match="is refused"):
+        train.load_checkpoint("gift.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Poison()))
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        train.load_checkpoint("plain.pt")
+    assert not (tmp_path / "it-ran").exists()
+
+
+# ---- devices, the look at a new model, the display ----
+
+
+def test_pick_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert train.pick_device() == train.pick_device("cpu") == torch.device("cpu")
+    assert train.pick_device("meta").type == "meta"
+    with pytest.raises(ValueError, match="this machine has: cpu"):
+        train.pick_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert train.pick_device().type == "cuda"
+    assert train.pick_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_sanity_leaves_model_and_dice_alone():
+    X, y = blobs()
+    model, _ = make()
+    old, dice = weights(model), torch.get_rng_state()
+    _, says = train.sanity(model, X[:16], y[:16], classes=3)
+    assert torch.equal(weights(model), old) and torch.equal(torch.get_rng_state(), dice)
+    assert "1.1" in says  # ln 3
+
+
+def test_sanity_names_what_is_wrong():
+    X, y = blobs()
+    model, _ = make()
+    with pytest.raises(AssertionError, match="1000 equal bets"):
+        train.sanity(model, X, y, classes=1000)
+    same = torch.ones(16, 4)  # equal rows, different labels: nothing to learn them by
+    with pytest.raises(AssertionError, match="by heart"):
+        train.sanity(model, same, y[:16], classes=3, slack=1.0)
+
+
+def test_live_is_silent_outside_a_notebook(capsys):
+    X, y = blobs()
+    model, optimizer = make()
+    history = train.fit(model, train.loader(X, y, 16, seed=0), optimizer, 2, live=True)
+    assert len(history.losses) == 12 and capsys.readouterr().out == ""
+
+
+def test_progress_line_and_curve():
+    from utils import plots
+    from utils.figures.pytorch import live_curve, progress_line
+
+    history = train.History(
+        losses=[2.0] * 30, scores=[[1.5, 0.5], [1.2, 0.75]], best_epoch=1
+    )
+    assert progress_line(train.History(), 40, 0, 4).startswith("epoch 1/4 ░")
+    line = progress_line(history, 40, 3, 4)
+    assert line.count("█") == 18 and line.endswith("validation 75.0 %")
+    fig, says = live_curve(history, 10)
+    assert "number 2" in says and plots.png(fig)
+    assert plots.png(live_curve(train.History(losses=[1.0]), 10)[0])

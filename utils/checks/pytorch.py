@@ -1,0 +1,776 @@
+"""Chapter 05: what PyTorch adds to an engine, rebuilt piece by piece."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utils.exercise import Chapter, Miss, same
+
+chapter = Chapter("05_pytorch")
+keeps_random = torch.random.fork_rng(
+    devices=[]
+)  # a check leaves the reader's dice alone
+
+
+@chapter.exercise(
+    "The last axis moves one place at a time. How far must the axis before it jump?",
+    "An axis jumps over everything to its right: the product of the sizes behind it.",
+    "Go from the last axis to the first: put `step` in front, then step *= size.",
+)
+def strides_of(answer):
+    "How far each axis of a freshly made tensor jumps in memory."
+    same(
+        "shape (2, 3, 4)",
+        answer((2, 3, 4)),
+        (12, 4, 1),
+        slips={
+            "This is turned round: rows lie one after another, so the last axis moves by "
+            "1.": (1, 4, 12),
+            "This counts from the left (the order of Fortran): an axis jumps over the axes "
+            "to its right.": (1, 2, 6),
+            "One axis too far: an axis does not jump over itself.": (24, 12, 4),
+            "These are bytes: PyTorch counts elements.": (48, 16, 4),
+            "This is the shape itself: multiply the sizes behind each axis.": (2, 3, 4),
+        },
+        slip="Each axis: the product of the sizes to its right.",
+    )
+    for shape in [(4, 6), (5,), (7, 1, 3), (2, 2, 2, 5), ()]:
+        same(f"shape {shape}", answer(shape), torch.empty(shape).stride(),
+             slip="Each axis: the product of the sizes to its right.")  # fmt: skip
+
+
+@chapter.exercise(
+    "Which step stays at the same place in memory, however often it is taken?",
+    "Line the shapes up at the right end. New axes, and axes of 1 that are stretched, get "
+    "a stride of 0; the others keep theirs.",
+    "extra = len(wanted) - len(shape); result = [0] * extra; then for each old axis: the "
+    "old stride if the sizes agree, 0 if the old size is 1, else raise ValueError.",
+)
+def expanded_strides(answer):
+    "The strides of a tensor that broadcasting has stretched to another shape."
+    same(
+        "shape (3, 1), strides (1, 1), stretched to (2, 3, 4)",
+        answer((3, 1), (1, 1), (2, 3, 4)),
+        (0, 1, 0),
+        slips={
+            "The stretched axis would run on into the next row: standing still is a stride "
+            "of 0.": (0, 1, 1),
+            "Shapes are lined up at their right ends, not at the left.": (1, 0, 0),
+            "These are the strides of a copy: broadcasting moves no number.": (
+                12,
+                4,
+                1,
+            ),
+            "The axes are lost: one stride for each axis of the wanted shape.": (1, 0),
+        },
+        slip="0 for every axis that is new or stretched, else the old stride.",
+    )
+    for shape, strides, wanted in [
+        ((6,), (1,), (4, 6)),
+        ((4, 1), (6, 6), (4, 6)),
+        ((6, 4), (1, 6), (6, 4)),
+        ((1, 3), (3, 1), (5, 3)),
+        ((), (), (2, 3)),
+    ]:
+        want = torch.empty(24).as_strided(shape, strides).expand(wanted).stride()
+        same(f"shape {shape}, strides {strides}, stretched to {wanted}",
+             answer(shape, strides, wanted), want,
+             slip="0 for every axis that is new or stretched, else the old stride.")  # fmt: skip
+    for shape, wanted in [((3,), (4,)), ((2, 3), (3,)), ((2, 3), (3, 2))]:
+        _refuses(
+            f"shape {shape} stretched to {wanted}",
+            lambda shape=shape, wanted=wanted: answer(shape, (1,) * len(shape), wanted),
+            "Only an axis of 1 can be stretched, and none may vanish: raise ValueError.",
+        )
+
+
+def _refuses(case, call, slip):
+    "A call that must raise ValueError, and nothing else."
+    try:
+        got = call()
+    except NotImplementedError:
+        raise
+    except ValueError:
+        return
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+    raise Miss(slip, case, got, "ValueError")
+
+
+@chapter.exercise(
+    "Python calls __setattr__ for every `self.name = value`. Look at the value there, "
+    "note it if it is interesting, and let Python store it as always.",
+    "Interesting are tensors with requires_grad and other Modules. A dict in "
+    "self.__dict__ remembers them; it must belong to the object, not to the class.",
+    "__setattr__: found = self.__dict__.setdefault('found', {}); put value in or drop the "
+    "name; object.__setattr__(self, name, value). named_parameters: a Module's own names "
+    "get the prefix name + '.'; yield from value.named_parameters(...).",
+    kind="class",
+)
+@keeps_random
+def Module(answer):
+    "A class that finds its parameters by itself, also in the modules within."
+    Leaf, Two = _modules(answer)
+    try:
+        leaf = Leaf(0)
+    except RecursionError:
+        raise Miss("Inside __setattr__, `self.name = ...` calls __setattr__ again, without "
+                   "end: keep the notes in self.__dict__.", "self.weight = a tensor",
+                   "RecursionError", "it is stored") from None  # fmt: skip
+    case = "self.weight = a tensor with requires_grad, inside a Module"
+    if getattr(leaf, "weight", None) is None:
+        raise Miss("The attribute is gone: after noting it, store it as always with "
+                   "object.__setattr__(self, name, value).", case,
+                   "no leaf.weight", "the tensor")  # fmt: skip
+    names = [name for name, _ in leaf.named_parameters()]
+    case = "weight and bias with requires_grad, a constant tensor without, a word"
+    if "constant" in names:
+        raise Miss("A tensor without requires_grad is data, not a parameter.", case,
+                   names, ["weight", "bias"])  # fmt: skip
+    same(f"{case}: the names", sorted(names), ["bias", "weight"],
+         slip="Every tensor with requires_grad is a parameter, under its own name.")  # fmt: skip
+    leaf.weight = torch.full((2, 2), 7.0, requires_grad=True)
+    named = dict(leaf.named_parameters())
+    same("a weight that is set a second time", named["weight"], leaf.weight,
+         slip="The old tensor is still noted: the optimiser would train a ghost.")  # fmt: skip
+    leaf.bias = None
+    same("a bias that is set to None", [n for n, _ in leaf.named_parameters()],
+         ["weight"], slip="None is no parameter: drop the name again.")  # fmt: skip
+    other = [name for name, _ in answer().named_parameters()]
+    if other:
+        raise Miss("A new object knows another's parameters: the registry must belong to "
+                   "the object (self.__dict__), not to the class.",
+                   "an empty Module, made after a full one", other, [])  # fmt: skip
+    two = Two()
+    want = ["scale", "first.weight", "first.bias", "second.weight", "second.bias"]
+    names = [name for name, _ in two.named_parameters()]
+    case = "two modules named first and second, and a parameter scale"
+    if sorted(names) == ["scale"]:
+        raise Miss("The modules within are not asked: named_parameters goes down into "
+                   "them.", case, names, want)  # fmt: skip
+    if len(set(names)) < len(names) or sorted(names) == sorted(
+        ["scale", "weight", "bias"]
+    ):
+        raise Miss("Names meet: a name within a module gets the module's name and a dot "
+                   "in front.", case, names, want)  # fmt: skip
+    same(f"{case}: the names", sorted(names), sorted(want),
+         slip="Each name is the path to the tensor, with dots.")  # fmt: skip
+    outer = answer()
+    outer.inner = two
+    deep = sorted(name for name, _ in outer.named_parameters())
+    same("one level deeper", deep, sorted("inner." + name for name in want),
+         slip="Hand the whole path down: prefix + name + '.'.")  # fmt: skip
+    if not callable(two):
+        raise Miss("A Module can be called like a function: write __call__.", "two(x)",
+                   two, "two.forward(x)")  # fmt: skip
+    x, a, b = torch.ones(1, 2), two.first, two.second
+    want = two.scale * ((x @ a.weight + a.bias).relu() @ b.weight + b.bias)
+    same("two(x), where forward calls first and second", two(x), want, rtol=1e-5,
+         slip="__call__ hands its inputs to self.forward and returns what that returns.")  # fmt: skip
+
+
+def _modules(base):
+    "Two classes on a hand-made Module."
+
+    class Leaf(base):
+        def __init__(self, seed):
+            super().__init__()
+            g = torch.Generator().manual_seed(seed)
+            self.weight = torch.randn(2, 2, generator=g).requires_grad_()
+            self.bias = torch.randn(2, generator=g).requires_grad_()
+            self.constant, self.word = torch.ones(2), "a word"
+
+        def forward(self, x):
+            return x @ self.weight + self.bias
+
+    class Two(base):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.ones(1, requires_grad=True)
+            self.first, self.second = Leaf(1), Leaf(2)
+
+        def forward(self, x):
+            return self.scale * self.second(self.first(x).relu())
+
+    return Leaf, Two
+
+
+@chapter.exercise(
+    "Two tensors with requires_grad, set as attributes, and a forward of one line.",
+    "PyTorch keeps the weight as (H, D), one row for each output: X @ weight.T + bias.",
+    "bound = D ** -0.5; torch.empty(H, D).uniform_(-bound, bound).requires_grad_()",
+    kind="class",
+)
+@keeps_random
+def Linear(answer):
+    "A linear layer on the hand-made Module."
+    torch.manual_seed(0)
+    layer = answer(3, 2)
+    for name, shape in (("weight", (2, 3)), ("bias", (2,))):
+        tensor = getattr(layer, name, None)
+        if not isinstance(tensor, torch.Tensor):
+            raise Miss(f"A linear layer has a tensor self.{name}.", "Linear(3, 2)",
+                       tensor, f"a tensor {shape}")  # fmt: skip
+        if tuple(tensor.shape) == shape[::-1] != shape:
+            raise Miss("The weight is turned: PyTorch keeps (outputs, inputs).",
+                       "Linear(3, 2).weight", tuple(tensor.shape), shape)  # fmt: skip
+        same(f"Linear(3, 2).{name}: the shape", tuple(tensor.shape), shape)
+        if tensor.requires_grad and not tensor.is_leaf:
+            raise Miss(
+                f"self.{name} is the result of an operation, not a leaf: its .grad will "
+                "stay None. Scale first, .requires_grad_() last.",
+                f"Linear(3, 2).{name}.is_leaf", False, True,
+            )  # fmt: skip
+        if not tensor.requires_grad:
+            raise Miss(f"self.{name} does not ask for gradients: .requires_grad_().",
+                       f"Linear(3, 2).{name}.requires_grad", False, True)  # fmt: skip
+    found = sorted(name for name, _ in layer.named_parameters())
+    same("what named_parameters finds", found, ["bias", "weight"],
+         slip="Set both as attributes, so that Module sees them.")  # fmt: skip
+    W, b = torch.tensor([[1.0, 2.0, 3.0], [-1.0, 0.5, 0.0]]), torch.tensor([10.0, 20.0])
+    with torch.no_grad():
+        layer.weight[:], layer.bias[:] = W, b
+    X = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 1.0]])
+    same(
+        "weight [[1, 2, 3], [-1, 0.5, 0]], bias [10, 20], rows [1, 0, 0] and [0, 2, 1]",
+        layer(X),
+        [[11.0, 19.0], [17.0, 21.0]],
+        slips={"Where is the bias?": X @ W.T},
+        slip="X @ weight.T + bias.",
+    )
+    X = torch.randn(2, 5, 3)
+    same(
+        "rows with two axes in front, (2, 5, 3)", layer(X), F.linear(X, W, b), rtol=1e-5
+    )
+    wide = answer(400, 300).weight.detach()
+    same("a fresh Linear(400, 300): is anything but 0 in it?", bool(wide.std() > 0), True,
+         slip="Equal weights get equal gradients and stay equal for ever: draw them.")  # fmt: skip
+    bound = 400**-0.5
+    if not (wide.abs().max() <= bound * 1.001 and wide.std() > 0.5 * bound):
+        raise Miss("The spread is not that of uniform(-bound, bound), bound = D ** -0.5.",
+                   "a fresh Linear(400, 300).weight: largest value and deviation",
+                   [wide.abs().max().item(), wide.std().item()],
+                   [bound, bound / 3**0.5])  # fmt: skip
+
+
+@chapter.exercise(
+    "Keep X and y as tensors; __len__ counts the rows, __getitem__ gives one pair.",
+    "torch.as_tensor takes NumPy's float64 as it is; the network holds float32.",
+    "self.X, self.y = torch.as_tensor(X).float(), torch.as_tensor(y); return self.X[i], "
+    "self.y[i]. Before that: unequal lengths raise ValueError.",
+    kind="class",
+)
+@keeps_random
+def Rows(answer):
+    "A Dataset of rows and their labels."
+    X, y = np.arange(12.0).reshape(4, 3), np.array([3, 1, 0, 2])
+    rows = answer(X, y)
+    same("len of 4 rows of 3 features", len(rows), 4,
+         slips={"This is the number of features: count the rows.": 3})  # fmt: skip
+    pair = rows[1]
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise Miss("A row comes with its label: return the pair (X[i], y[i]).", "rows[1]",
+                   pair, "([3, 4, 5], 1)")  # fmt: skip
+    same("rows[1]: the row", pair[0], [3.0, 4.0, 5.0],
+         slips={"This is a column: rows are the first axis.": X[:, 1]})  # fmt: skip
+    same("rows[1]: the label", pair[1], 1)
+    kinds = [getattr(t, "dtype", type(t).__name__) for t in pair]
+    if kinds[0] != torch.float32:
+        raise Miss("The row is not a float32 tensor: a network of float32 weights cannot "
+                   "multiply it.", "rows[1][0].dtype", kinds[0], torch.float32)  # fmt: skip
+    if kinds[1] != torch.int64:
+        raise Miss("A class label is a whole number: cross_entropy wants int64.",
+                   "rows[1][1].dtype", kinds[1], torch.int64)  # fmt: skip
+    batches = list(torch.utils.data.DataLoader(rows, batch_size=3))
+    same(
+        "a DataLoader with batch_size=3: the sizes",
+        [len(b) for b, _ in batches],
+        [3, 1],
+    )
+    same("and the labels in order", torch.cat([b for _, b in batches]), y)
+    several = torch.tensor([2, 0])
+    same("rows[tensor([2, 0])]: several at once", rows[several][0], X[[2, 0]],
+         slip="Index the tensors with whatever comes: a number, a slice, a tensor.")  # fmt: skip
+    _refuses("4 rows and 3 labels", lambda: answer(X, y[:3]),
+             "One label a row: unequal lengths raise ValueError, now and not at row 3.")  # fmt: skip
+
+
+@chapter.exercise(
+    "torch.randperm shuffles. Where does it take its random numbers from?",
+    "A generator of its own, seeded from seed and epoch, leaves the global one alone.",
+    "generator = torch.Generator().manual_seed(1_000_003 * seed + epoch); "
+    "return torch.randperm(N, generator=generator)",
+)
+@keeps_random
+def epoch_order(answer):
+    "The order of an epoch's rows, from the seed and the epoch alone."
+    order = torch.as_tensor(answer(50, 0, 0))
+    same("epoch_order(50, 0, 0), sorted", order.sort().values, np.arange(50),
+         slip="Every row once: a shuffled 0 .. N-1.")  # fmt: skip
+    if order.tolist() == list(range(50)):
+        raise Miss(
+            "The rows are not shuffled.", "epoch_order(50, 0, 0)", order, "shuffled"
+        )
+    torch.manual_seed(1)
+    again = answer(50, 0, 0)
+    same("the same call, after torch.manual_seed(1)", again, order,
+         slip="It depends on the global generator: seed a torch.Generator of your own.")  # fmt: skip
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    answer(50, 3, 1)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise Miss("The call changes the global random state: the model's dropout would "
+                   "depend on it. Use a torch.Generator of your own.",
+                   "torch.get_rng_state() before and after", "another state", "the same")  # fmt: skip
+    seen = {}
+    for seed in range(3):
+        for epoch in range(3):
+            rows = tuple(torch.as_tensor(answer(50, seed, epoch)).tolist())
+            if rows in seen:
+                told = {
+                    (True, False): "The epochs of a run all have one order: the epoch "
+                    "belongs into the seed.",
+                    (False, True): "All seeds give one order: the seed is not used.",
+                }.get(
+                    (seen[rows][0] == seed, seen[rows][1] == epoch),
+                    "The next seed is the next epoch: seed + epoch mixes them up. Keep "
+                    "them apart, with a large factor on one.",
+                )
+                raise Miss(told, f"(seed, epoch) = {seen[rows]} and {(seed, epoch)}",
+                           "the same order", "two orders")  # fmt: skip
+            seen[rows] = (seed, epoch)
+
+
+def _toy(seed=0, rows=5):
+    "A linear layer, rows and labels, the same for every reader."
+    g = torch.Generator().manual_seed(seed)
+    model = nn.Linear(3, 4)
+    with torch.no_grad():
+        model.weight[:] = torch.randn(4, 3, generator=g)
+        model.bias[:] = torch.randn(4, generator=g)
+    X = torch.randn(rows, 3, generator=g)
+    return model, X, torch.randint(4, (rows,), generator=g)
+
+
+@chapter.exercise(
+    "Forward, forget the old gradients, backward, step. And which mode?",
+    "zero_grad anywhere before backward, step after it; loss.item() is a plain number.",
+    "model.train(); loss = F.cross_entropy(model(X), y); optimizer.zero_grad(); "
+    "loss.backward(); optimizer.step(); return loss.item()",
+)
+@keeps_random
+def train_step(answer):
+    "One step of training on one batch."
+    model, X, y = _toy()
+    W = model.weight.detach().clone()
+    loss = F.cross_entropy(model(X), y)
+    (slope,) = torch.autograd.grad(loss, model.weight)
+    stale = torch.ones_like(W)
+    model.weight.grad, model.bias.grad = stale.clone(), torch.ones(4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    got = answer(model, X, y, optimizer)
+    moved = model.weight.detach().clone()
+    same(
+        "SGD with lr = 0.5, and old gradients of 1 still lying there: the new weights",
+        moved,
+        W - 0.5 * slope,
+        slips={
+            "The old gradients were added to the new ones: zero_grad comes before "
+            "backward.": W - 0.5 * (slope + stale),
+            "The step used the old gradients only: backward comes before step.": W
+            - 0.5 * stale,
+            "The weights have not moved: is there a step, and are the gradients still "
+            "there when it comes?": W,
+            "The gradient was put to 0 instead of computed: backward comes after "
+            "zero_grad.": W - 0.0 * slope,
+        },
+        atol=1e-6,
+    )
+    if isinstance(got, torch.Tensor):
+        raise Miss("It returns a tensor, and with it the graph of this step stays in "
+                   "memory: loss.item() is a number.", "what came back", got,
+                   loss.item())  # fmt: skip
+    after = F.cross_entropy(model(X), y).item()
+    same("the loss of this step", got, loss.item(), atol=1e-6,
+         slips={"This is the loss after the step: return the one you stepped from.": after})  # fmt: skip
+    model.eval()
+    answer(model, X, y, optimizer)
+    if not model.training:
+        raise Miss("The model is still in evaluation mode, so dropout sleeps and batch "
+                   "norm does not learn: model.train() first.",
+                   "a step on a model that was left in eval()", "model.training = False",
+                   True)  # fmt: skip
+
+
+class _Watching(nn.Module):
+    "A classifier that notes under which modes it is called."
+
+    def __init__(self):
+        super().__init__()
+        self.layer, _, _ = _toy()
+        self.dropout = nn.Dropout(0.5)
+        self.modes, self.graphs = [], []
+
+    def forward(self, X):
+        self.modes.append(self.training)
+        self.graphs.append(torch.is_grad_enabled())
+        return self.layer(self.dropout(X))
+
+
+@chapter.exercise(
+    "Two sums over all rows, the loss and the right answers; divide once, at the end.",
+    "A batch's loss is a mean: times its rows it is a sum. Remember model.training, and "
+    "put it back with model.train(was).",
+    "with torch.inference_mode(): for X, y in batches: logits = model(X); total += "
+    "F.cross_entropy(logits, y).item() * len(X); right += (logits.argmax(1) == y).sum()",
+)
+@keeps_random
+def evaluate(answer):
+    "Mean loss and accuracy over all rows."
+    model, X, y = _Watching(), *_toy(3, rows=10)[1:]
+    parts = list(zip(X.split(4), y.split(4)))  # 4, 4 and 2 rows
+    model.eval()
+    with torch.no_grad():
+        logits = model(X)
+        losses = F.cross_entropy(logits, y, reduction="none")
+        right = (logits.argmax(1) == y).double()
+    model.modes.clear(), model.graphs.clear(), model.train()
+    torch.manual_seed(0)
+    got = answer(model, iter(parts))
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
+        raise Miss("It returns two numbers: the mean loss and the accuracy.",
+                   "what came back", got, "(loss, accuracy)")  # fmt: skip
+    if not model.modes:
+        raise Miss("The model was never called.", "3 batches", 0, 3)
+    if any(model.modes):
+        raise Miss("The model was still in training mode: dropout changes what it says. "
+                   "model.eval() first.", "model.training during the calls", True, False)  # fmt: skip
+    if any(model.graphs):
+        raise Miss("A graph was recorded for a backward that never comes: "
+                   "`with torch.inference_mode():`.", "torch.is_grad_enabled()", True,
+                   False)  # fmt: skip
+    if not model.training:
+        raise Miss("The model is left in evaluation mode, and training goes on without "
+                   "dropout: put the old mode back.", "model.training afterwards", False,
+                   True)  # fmt: skip
+
+    def each(x):
+        return torch.stack([part.mean() for part in x.split(4)])
+
+    case = "10 rows in batches of 4, 4 and 2"
+    unfair = (
+        "A mean of batch means: a row of the short batch counts double. Weigh by rows."
+    )
+    same(f"{case}: the mean loss", got[0], losses.mean(), atol=1e-5, slips={
+        unfair: each(losses).mean(),
+        "This is the sum over the rows: divide by their number.": losses.sum(),
+        "This is the sum of the batch losses.": each(losses).sum(),
+        "This is the last batch's loss alone.": losses[8:].mean(),
+    }, slip="Sum of all rows' losses over the number of rows.")  # fmt: skip
+    same(f"{case}: the accuracy", got[1], right.mean(), atol=1e-6, slips={
+        unfair: each(right).mean(),
+        "This is in per cent: return the share, between 0 and 1.": 100 * right.mean(),
+        "This is the number of right answers: divide by the rows.": right.sum(),
+        "This is the share of wrong answers.": 1 - right.mean(),
+        "This is the last batch's accuracy alone.": right[8:].mean(),
+    }, slip="Right answers over the number of rows.")  # fmt: skip
+    model.eval()
+    answer(model, parts)
+    if model.training:
+        raise Miss("A model that came in evaluation mode leaves in training mode: "
+                   "put back what was there, model.train(was).",
+                   "model.training afterwards", True, False)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _machine(cuda, mps):
+    "Let torch believe that it runs on another machine."
+    kind = "cuda" if cuda else "mps" if mps else None
+    accelerator = torch.device(kind) if kind else None
+    with (
+        mock.patch("torch.cuda.is_available", lambda: cuda),
+        mock.patch("torch.backends.mps.is_available", lambda: mps),
+        mock.patch("torch.accelerator.is_available", lambda: bool(kind)),
+        mock.patch(
+            "torch.accelerator.current_accelerator", lambda *a, **k: accelerator
+        ),
+    ):
+        yield
+
+
+@chapter.exercise(
+    "Three questions in order: was one asked for? Is there CUDA? Is there MPS?",
+    "torch.cuda.is_available() and torch.backends.mps.is_available() answer.",
+    "If asked is None: the first of cuda, mps, cpu that is there. Else: ValueError if it is "
+    "not there, torch.device(asked) if it is.",
+)
+def pick_device(answer):
+    "The device of this machine, or the one that was asked for."
+    for cuda, mps, want in [
+        (False, False, "cpu"),
+        (True, False, "cuda"),
+        (False, True, "mps"),
+        (True, True, "cuda"),
+    ]:
+        with _machine(cuda, mps):
+            got = answer()
+        case = f"a machine with CUDA: {cuda}, MPS: {mps}; nothing asked for"
+        if isinstance(got, str):
+            raise Miss("It returns a word: torch.device(word) is a device.", case, got,
+                       torch.device(want))  # fmt: skip
+        slip = "The first of cuda, mps and cpu that this machine has."
+        if want == "mps":
+            slip = "An Apple chip has no CUDA and still a GPU: ask for MPS too."
+        same(case, getattr(got, "type", got), want, slip=slip)
+    with _machine(True, False):
+        got = answer("cpu")
+        same('a machine with CUDA, asked for "cpu"', getattr(got, "type", got), "cpu",
+             slip="Who asks for a device gets it, also if there is a faster one.")  # fmt: skip
+        got = answer("cuda")
+        same('a machine with CUDA, asked for "cuda"', getattr(got, "type", got), "cuda")
+    for asked, mps in (("cuda", False), ("mps", False), ("cuda", True)):
+        with _machine(False, mps):
+            _refuses(f'asked for "{asked}" on a machine with CUDA: False, MPS: {mps}',
+                     lambda asked=asked: answer(asked),
+                     "A device that is not there: raise ValueError now, rather than a long "
+                     "trace at the first .to(device), or a silent walk on the CPU.")  # fmt: skip
+
+
+class _Unwritable:
+    "Cannot be saved: the disk is full when its turn comes."
+
+    def __reduce__(self):
+        raise OSError("no space left on device")
+
+
+@chapter.exercise(
+    "A file that is being written is not whole. So never write into the one you need.",
+    "Write path + '.part' in the same folder, then os.replace it over path: that is one "
+    "step for the file system, old or new, nothing between.",
+    "with open(part, 'wb') as file: torch.save(state, file); file.flush(); "
+    "os.fsync(file.fileno()). Then os.replace(part, path).",
+)
+def save_checkpoint(answer):
+    "A checkpoint that is whole at every moment."
+    old, new = {"step": 1, "w": torch.ones(3)}, {"step": 2, "w": torch.zeros(3)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.pt"
+        answer(path, old)
+        if not path.exists():
+            raise Miss("There is no file at `path`.", "save_checkpoint(path, state)",
+                       os.listdir(folder), [path.name])  # fmt: skip
+        same(
+            "what torch.load reads", torch.load(path, weights_only=True)["w"], old["w"]
+        )
+        try:
+            answer(path, {"step": 99, "later": _Unwritable()})
+            told = False
+        except OSError:
+            told = True
+        case = "the disk is full in the middle of the second save"
+        if not path.exists():
+            raise Miss("The old file was removed before the new one was whole: now there "
+                       "is none.", case, "no file", "the first checkpoint")  # fmt: skip
+        try:
+            kept = torch.load(path, weights_only=True)["step"]
+        except Exception as error:
+            raise Miss("The old checkpoint is destroyed: you write into the file itself. "
+                       "Write another file beside it, then os.replace.", case,
+                       f"{type(error).__name__} on loading", "the first checkpoint") from None  # fmt: skip
+        same(f"{case}: the step in the file", kept, 1)
+        if not told:
+            raise Miss("The error was swallowed: the caller must learn that nothing was "
+                       "saved.", case, "no error", "OSError")  # fmt: skip
+        done, inode, files = [], path.stat().st_ino, set(os.listdir(folder))
+
+        def noted(name, function):
+            def call(*args, **options):
+                done.append((name, *map(str, args[:2])))
+                return function(*args, **options)
+
+            return call
+
+        with contextlib.ExitStack() as stack:
+            for name in ("fsync", "replace", "rename", "unlink", "remove"):
+                patch = mock.patch.object(os, name, noted(name, getattr(os, name)))
+                stack.enter_context(patch)
+            answer(path, new)
+        names = [name for name, *_ in done]
+        case = "saving over an older file: what happens on the disk"
+        if any(n in ("unlink", "remove") and args[0] == str(path) for n, *args in done):
+            raise Miss("The old file is removed first: a crash right then leaves nothing. "
+                       "os.replace does both at once.", case, names,
+                       ["fsync", "replace"])  # fmt: skip
+        moved = [i for i, name in enumerate(names) if name in ("replace", "rename")]
+        if not moved and path.stat().st_ino == inode:
+            raise Miss("The new file never takes the old one's place in one step: "
+                       "os.replace(part, path).", case, names, ["fsync", "replace"])  # fmt: skip
+        if "fsync" not in names[: moved[-1] if moved else None]:
+            raise Miss("The bytes may still be in memory when the name changes, and a power "
+                       "cut leaves an empty file: file.flush() and os.fsync before "
+                       "os.replace.", case, names, ["fsync", "replace"])  # fmt: skip
+        source = Path(done[moved[-1]][1]) if moved else path
+        if source.parent.resolve() != path.parent.resolve():
+            raise Miss("The part lies in another folder: across disks a replace is a copy, "
+                       "and a copy can be torn.", case, str(source.parent),
+                       "the folder of `path`")  # fmt: skip
+        same("the second checkpoint", torch.load(path, weights_only=True)["step"], 2)
+        left = sorted(set(os.listdir(folder)) - files)
+        same("what a save that went well leaves beside the file", left, [],
+             slip="Something was left behind: the part becomes the file.")  # fmt: skip
+
+
+def _run():
+    "A model with dropout, an optimiser and a scheduler that all have memory."
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=20)
+    return model, optimizer, scheduler
+
+
+def _walk(run, steps):
+    model, optimizer, scheduler = run
+    _, X, y = _toy(1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), y).backward()
+        optimizer.step()
+        scheduler.step()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@chapter.exercise(
+    "Go through everything the loop uses and ask: does it remember something?",
+    "The model its weights, Adam its moments, the scheduler its step, dropout the random "
+    "state, the loop its place. Each of the first three has .state_dict().",
+    'Five keys: "model", "optimizer", "scheduler": their .state_dict(); "random": '
+    'torch.get_rng_state(); "at": {"epoch": epoch, "done": done}.',
+)
+@keeps_random
+def snapshot(answer):
+    "Everything that a run needs to go on as if nothing had happened."
+    memory = {
+        "model": "The weights are missing",
+        "optimizer": "AdamW's moments are missing: it would start its averages anew",
+        "scheduler": "The scheduler's step is missing: the rate would start from step 0",
+        "random": "The random state is missing: dropout would drop other numbers",
+        "at": "The place is missing: which epoch, how many batches of it are done?",
+    }
+    run = _run()
+    _walk(run, 6)
+    state = answer(*run, 2, 3)
+    if not isinstance(state, dict):
+        raise Miss("A snapshot is a dict.", "what came back", state, list(memory))
+    for key, slip in memory.items():
+        if key not in state:
+            raise Miss(f"{slip}. The key is {key!r}.", "the keys", list(state),
+                       list(memory))  # fmt: skip
+    same("the place: epoch 2, 3 batches done", [state["at"].get("epoch"),
+         state["at"].get("done")], [2, 3])  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.pt"
+        try:
+            torch.save(state, path)
+            state = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise Miss("It holds objects, not their state: such a file is refused when "
+                       "it is loaded. Use .state_dict().", "saved and loaded again",
+                       type(error).__name__, "tensors and plain values") from None  # fmt: skip
+    want = _walk(run, 6)
+    fresh = _run()
+    for key, part in zip(("model", "optimizer", "scheduler"), fresh):
+        try:
+            part.load_state_dict(state[key])
+        except Exception as error:
+            raise Miss(f"What lies under {key!r} is not the {key}'s state_dict().",
+                       f"{key}.load_state_dict(state[{key!r}])",
+                       f"{type(error).__name__}: {error}"[:150], "it fits") from None  # fmt: skip
+    try:
+        torch.set_rng_state(state["random"])
+    except Exception as error:
+        raise Miss("Under 'random' belongs what torch.get_rng_state() returns; a seed "
+                   "says where the numbers began, not where they are.",
+                   "torch.set_rng_state(state['random'])",
+                   f"{type(error).__name__}", "it fits") from None  # fmt: skip
+    got = _walk(fresh, 6)
+    if not torch.equal(got, want):
+        raise Miss("The continued run leaves the unbroken one's path: something that was "
+                   "saved is not what it was at this step.",
+                   "weights after 6 steps, a snapshot, 6 more steps", got[:4],
+                   want[:4])  # fmt: skip
+
+
+KINDS = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
+
+
+def write_safetensors(path, tensors, metadata=None, backwards=False):
+    "The format by hand: 8 bytes of length, a JSON header, the numbers."
+    header, data = {}, b""
+    if metadata:
+        header["__metadata__"] = metadata
+    for name, t in tensors.items():
+        raw = t.contiguous().numpy().tobytes()
+        kind = next(k for k, dtype in KINDS.items() if dtype == t.dtype)
+        place = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": kind, "shape": list(t.shape), "data_offsets": place}
+        data += raw
+    if backwards:
+        header = dict(reversed(header.items()))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@chapter.exercise(
+    "Read the bytes. The first 8 are the header's length, the smallest digit first.",
+    "After 8 + length bytes the numbers begin, and the offsets count from there. "
+    '"__metadata__" is no tensor.',
+    'n = int.from_bytes(raw[:8], "little"); header = json.loads(raw[8:8 + n]); '
+    "torch.frombuffer(raw[8 + n + begin : 8 + n + end], dtype=...).reshape(shape)",
+)
+def read_safetensors(answer):
+    "The tensors of a safetensors file."
+    grid = torch.arange(6.0).reshape(2, 3) + 0.5
+    tensors = {
+        "grid": grid,
+        "labels": torch.tensor([4, -2, 7]),
+        "scale": torch.tensor(2.5),
+    }
+    tensors["exact"] = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.safetensors"
+        for case, options in {
+            "four tensors": {},
+            "a file with __metadata__": {"metadata": {"made": "by hand"}},
+            "a header in another order than the numbers": {"backwards": True},
+        }.items():
+            write_safetensors(path, tensors, **options)
+            got = answer(path)
+            if not isinstance(got, dict):
+                raise Miss(
+                    "It returns a dict {name: tensor}.", case, got, list(tensors)
+                )
+            if "__metadata__" in got:
+                raise Miss("__metadata__ is a note, not a tensor: leave it out.", case,
+                           sorted(got), sorted(tensors))  # fmt: skip
+            same(f"{case}: the names", sorted(got), sorted(tensors))
+            for name, want in tensors.items():
+                if getattr(got[name], "dtype", None) != want.dtype:
+                    raise Miss("The dtype stands in the header: KINDS[entry['dtype']].",
+                               f"{case}: {name}", getattr(got[name], "dtype", None),
+                               want.dtype)  # fmt: skip
+                if got[name].shape != want.shape and got[name].numel() == want.numel():
+                    raise Miss("The numbers are there, the shape is not: "
+                               ".reshape(entry['shape']).", f"{case}: {name}",
+                               tuple(got[name].shape), tuple(want.shape))  # fmt: skip
+                same(f"{case}: {name}", got[name], want,
+                     slip="Offsets count from the end of the header, in bytes.")  # fmt: skip
