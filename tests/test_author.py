@@ -383,6 +383,7 @@ def copy(tmp_path_factory):
         code(author.bootstrap(""), "bootstrap"),
         code(slow, "s"),
     ]
+    cells[2].metadata["execution"] = {"iopub.execute_input": "a time"}
     (root / "solutions" / "01_slow.ipynb").write_text(text_of(*cells))
     return root
 
@@ -402,6 +403,24 @@ def author_command(root, *arguments):
     return done.stdout
 
 
+def test_the_map_follows_when_a_chapter_is_new(project):
+    def lacks():
+        return author.lacks_a_chapter(start)
+
+    author.new("00_start")
+    start = project / "solutions" / "00_start.ipynb"
+    notebook = nbformat.read(start, as_version=4)
+    titles = 'A question or a claim ... 08 · "One" & 梯度'
+    out = nbformat.v4.new_output("display_data", {"text/plain": titles})
+    notebook.cells[2].outputs = [out]
+    nbformat.write(notebook, start)
+    assert not lacks()
+    for title, late in (('08 · "One" & 梯度', False), ("09 · Two", True)):
+        cells = [md(f"# {title}", "title"), code("", "bootstrap")]
+        (project / "solutions" / "08_x.ipynb").write_text(text_of(*cells))
+        assert lacks() == late
+
+
 def contents(root):
     return {
         p.name: p.read_bytes() for p in sorted((root / "solutions").glob("*.ipynb"))
@@ -415,6 +434,7 @@ def test_two_runs_give_the_same_bytes(copy):
     assert author_command(copy, "run") == "", "what did not change is not run again"
     author_command(copy, "run", "00")
     assert contents(copy) == once
+    assert b"iopub" not in once["01_slow.ipynb"], "the time of a run"
     slow = json.loads(once["01_slow.ipynb"])["cells"][2]["outputs"]
     assert [output["text"] for output in slow] == [["0\n", "1\n", "2"]] or [
         "".join(output["text"]) for output in slow
@@ -470,7 +490,7 @@ def test_badges_are_well_formed():
         "?urlpath=lab%2Ftree%2Fwork%2F01_descent.ipynb"
     )
     assert links[1][1] == (
-        f"https://colab.research.google.com/github/{where}/blob/HEAD/"
+        f"https://colab.research.google.com/github/{where}/blob/main/"
         "chapters/01_descent.ipynb"
     )
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 with_signals = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="no timer signals here"
 )
+
+
+@pytest.fixture(autouse=True)
+def tracing_is_as_before():
+    before = sys.gettrace()
+    yield
+    after = sys.gettrace()
+    sys.settrace(before)
+    assert after is before
 
 
 def spin(seconds=60.0):
@@ -113,10 +123,8 @@ def nested_stubborn():
     "work", [lambda: time.sleep(0.01), lambda: spin(0.01), lambda: time.sleep(100)]
 )
 def test_a_bare_except_holds_out_for_a_moment_only(work):
-    before = sys.gettrace()
     said, took = limited(0.1, stubborn, work)
     assert said is TimeLimit and took < 2
-    assert sys.gettrace() is before
 
 
 @with_signals
@@ -133,15 +141,16 @@ def test_a_bare_except_around_a_call_does_not_hold_out_either():
 
 @with_signals
 def test_tracing_is_off_after_a_limit_that_was_swallowed_for_a_while():
+    caught = []
+
     def work():
         for _ in range(3):
             with contextlib.suppress(BaseException):
                 time.sleep(10)
+            caught.append(1)
         time.sleep(10)
 
-    before = sys.gettrace()
-    assert limited(0.05, work)[0] is TimeLimit
-    assert sys.gettrace() is before
+    assert limited(0.05, work)[0] is TimeLimit and caught == [1, 1, 1]
 
 
 @with_signals
@@ -154,16 +163,16 @@ def test_a_sleep_is_ended():
 def test_contexts_inside_the_block_are_closed():
     closed = []
 
-    @contextlib.contextmanager
-    def context():
-        try:
-            yield
-        finally:
+    class Context:
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *error):
             closed.append(1)
 
     def work():
         try:
-            with context(), context():
+            with Context(), Context():
                 spin()
         finally:
             closed.append(2)
@@ -232,6 +241,20 @@ def test_no_time_at_all(call):
     for _ in range(20):
         assert call(limited, 0.0001, spin)[0] is TimeLimit
         spin(0.002)
+
+
+@pytest.mark.parametrize("end", ["__enter__", "__exit__"])
+def test_nothing_is_raised_at_the_ends_of_the_block(end):
+    limit, block = time_limit(9), object()
+    limit.block = block
+    code = getattr(time_limit, end).__code__
+    at_an_end = SimpleNamespace(f_code=code, f_back=block)
+    within = SimpleNamespace(f_code=spin.__code__, f_back=block)
+    outside = SimpleNamespace(f_code=spin.__code__, f_back=None)
+    below_an_end = SimpleNamespace(f_code=spin.__code__, f_back=at_an_end)
+    assert limit._inside(within) == [within] and limit._inside(block) == []
+    for frame in (at_an_end, below_an_end, outside, None):
+        assert limit._inside(frame) is None
 
 
 def test_no_thread_stays():

@@ -234,7 +234,7 @@ def test_a_control_that_draw_does_not_take_is_refused(lab):
 def fails_at_three(height=2):
     fig, says = draw(height)
     if height == 3:
-        raise ZeroDivisionError("$x_{ is <no> picture* at 3")
+        raise ZeroDivisionError("$x_{$ is <no> picture* at 3")
     return (fig, says) if height < 4 else (fig, "short")
 
 
@@ -243,10 +243,11 @@ def test_an_error_while_redrawing_is_shown(lab):
     good = png_of(it.shown[0][0])
     it.knobs["height"].value = 3
     (data, metadata), (caption, _) = it.shown
-    assert "ZeroDivisionError: $x_{ is <no> picture* at 3" in data["text/plain"]
+    assert "ZeroDivisionError: $x_{$ is <no> picture* at 3" in data["text/plain"]
     assert png_of(data) != good and "alt" in metadata["image/png"]
     assert (
-        r"ZeroDivisionError: \$x_{ is \<no> picture\* at 3" in caption["text/markdown"]
+        r"ZeroDivisionError: \$x_{\$ is \<no> picture\* at 3"
+        in caption["text/markdown"]
     )
     it.knobs["height"].value = 4
     assert "8 words or more" in it.shown.of("text/plain")[0]

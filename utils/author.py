@@ -358,7 +358,7 @@ def badges(url, chapter):
     open_in = f"urlpath=lab%2Ftree%2Fwork%2F{chapter}.ipynb"
     return (
         f"[Run on Binder](https://mybinder.org/v2/gh/{where}/HEAD?{open_in}) · "
-        f"[Run on Colab](https://colab.research.google.com/github/{where}/blob/HEAD/"
+        f"[Run on Colab](https://colab.research.google.com/github/{where}/blob/main/"
         f"chapters/{chapter}.ipynb)"
     )
 

@@ -169,7 +169,8 @@ class Exercise:
             _show("right", report)
             return answer
         _show(verdict, report, note="The chapter goes on with the reference answer.")
-        _show_buttons(self)
+        with contextlib.suppress(Exception):  # the same calls work without buttons
+            _show_buttons(self)
         return self._hand_out(scope)
 
     def judge(self, answer):
@@ -235,7 +236,9 @@ class Exercise:
             kept = [(array, array.copy()) for array in kept]
             try:
                 result = function(*args, **options)
-                changed = before is not None and _differ(before, _state((args, options)))
+                changed = before is not None and _differ(
+                    before, _state((args, options))
+                )
             finally:  # the check's own data must outlive a wrong answer
                 for array, copy in kept:
                     if _differ(array, copy):
