@@ -24,6 +24,10 @@ EARNED = {
         "utils.train": "Rows epoch_order train_step evaluate pick_device "
         "save_checkpoint",
     },
+    "collectives": {
+        "utils.collectives": "pass_right cut shift broadcast scatter gather "
+        "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
+    },
     "optimizers": {
         "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",

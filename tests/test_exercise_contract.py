@@ -612,6 +612,14 @@ def test_buttons_show_hints_and_the_solution(shown, monkeypatch, tmp_path):
     assert entry == {"hint": 2, "solution": 1}
 
 
+def test_buttons_that_fail_do_not_stop_a_chapter(shown, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no comm")
+
+    monkeypatch.setattr("utils.exercise._show_buttons", fail)
+    assert toy().check(None)(2) == 4
+
+
 def test_no_buttons_on_a_right_answer(shown, monkeypatch):
     built = []
     monkeypatch.setattr("utils.exercise._show_buttons", built.append)

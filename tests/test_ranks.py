@@ -957,6 +957,20 @@ def test_point_to_point_is_counted_exactly():
     assert [m[1] for m in made] == [(2, 6000, 6000)] * 3
 
 
+def test_a_send_after_the_block_works_and_is_not_counted():
+    def twice(rank, n):
+        x = torch.ones(10)
+        swap = (lambda: dist.send(x, 1)) if rank == 0 else (lambda: dist.recv(x, 0))
+        with ranks.traffic() as first:
+            swap()
+        swap()
+        with ranks.traffic() as second:
+            swap()
+        return first.bytes, second.bytes
+
+    assert ranks.run(twice, 2) == [(40, 40), (0, 0)]
+
+
 def test_ranks_of_a_subgroup_are_counted_by_their_global_number():
     def pair(rank, n):
         group = dist.new_group([1, 2])

@@ -70,8 +70,8 @@ def _listen():
     from torch.distributed import ProcessGroup
 
     for road, count in _ROADS.items():
-        _originals[road] = getattr(ProcessGroup, road)
-        setattr(ProcessGroup, road, _counted(_originals[road], count))
+        _originals[road] = vars(ProcessGroup)[road]  # getattr would lose its binding
+        setattr(ProcessGroup, road, _counted(getattr(ProcessGroup, road), count))
 
 
 def _stop_listening():
