@@ -178,6 +178,14 @@ def test_chapters_are_what_solutions_give(path):
     assert b"\r" not in chapter.read_bytes()
 
 
+def test_the_map_in_the_readme_follows_the_chapters():
+    text = (author.ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == author.readme_with_map(text, author.repository()), (
+        "python3 start.py author"
+    )
+    assert "01_descent.ipynb" in text
+
+
 def test_no_chapter_without_a_solution():
     have = {path.name for path in author.CHAPTERS.glob("*.ipynb")}
     assert have <= {path.name for path in SOLUTIONS}

@@ -28,6 +28,10 @@ EARNED = {
         "utils.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
     },
+    "gpu": {
+        "utils.gpu": "to_device seconds step_seconds Ready value_of round_to LossScaler "
+        "amp_step saved_bytes step_bytes step_flops idle_share Work",
+    },
     "optimizers": {
         "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",

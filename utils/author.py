@@ -426,6 +426,9 @@ def _write_derived():
 def check():
     "Say what is stale or badly formatted; the number of findings."
     findings = list(stale())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if readme != readme_with_map(readme, repository()):
+        findings.append("README.md's map is not what the chapters give")
     for finding in findings:
         print(finding)
     sources = ["utils", "tests", "start.py", "solutions"]

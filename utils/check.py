@@ -63,6 +63,8 @@ def _is_number(x):
 
 def _short(x):
     try:
+        if isinstance(x, (int, np.integer)) and abs(x) < 10**15:
+            return f"{x:,}"
         return f"{x:.3g}" if _is_number(x) else str(x)
     except Exception:  # a whole number too large for a float, a text that raises
         return f"a {type(x).__name__} that cannot be shown"

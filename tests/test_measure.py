@@ -1,0 +1,262 @@
+"""utils/measure.py, its CUDA paths through a fake, and what utils/gpu.py promises."""
+
+import json
+import multiprocessing
+import threading
+from itertools import pairwise
+
+import pytest
+import torch
+
+from utils import gpu, measure
+
+SMALL = {"matmul": (8, 16), "copy": 512, "timer": 16}
+
+
+class FakeCuda(measure.Device):
+    "A CPU that answers every question that is asked of a CUDA device."
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.kind, self.waits, self.pinned, self.resets = "cuda", 0, 0, 0
+        self.wait = self._wait
+
+    def _wait(self):
+        self.waits += 1
+
+    def pin(self, tensor):
+        self.pinned += 1
+        return tensor.clone()
+
+    def allocated(self):
+        return 1000
+
+    def peak(self):
+        return 5000
+
+    def reset_peak(self):
+        self.resets += 1
+
+    def accelerator(self):
+        return {"name": "Fake 9000 (PCIe)", "driver": "1.2"}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(measure, "SIZES", dict.fromkeys(measure.SIZES, SMALL))
+    network = {kind: ([8, 16, 16, 4], 32) for kind in measure.NETWORKS}
+    monkeypatch.setattr(measure, "NETWORKS", network)
+
+
+def test_cuda_paths(small):
+    dev = FakeCuda()
+    before = torch.get_float32_matmul_precision()
+    data = measure.record(dev, quick=True, only=set(measure.ALL) - {"loader"})
+    assert torch.get_float32_matmul_precision() == before
+    assert {r["format"] for r in measure.find(data, "matmul")} == {
+        "fp64", "fp32", "tf32", "bf16", "fp16",
+    }  # fmt: skip
+    assert not measure.find(data, "copy", format="tf32"), "tf32 is stored as fp32"
+    ways = {(r["way"], r["pinned"]) for r in measure.find(data, "transfer")}
+    assert len(ways) == 6 and dev.pinned == 4
+    assert {r["format"] for r in measure.find(data, "step")} == {
+        "fp32", "tf32", "bf16", "fp16",
+    }  # fmt: skip
+    assert measure.find(data, "memory", part="peak of a step")[0]["measured"] == 5000
+    assert dev.resets == 1 and dev.waits > 100
+    assert data["machine"]["accelerator"]["name"] == "Fake 9000 (PCIe)"
+    assert measure._name(data) == "fake-9000-pcie"
+    assert "Fake 9000" in measure.describe(data)
+
+
+def test_cpu_record(small):
+    data = measure.record(measure.Device("cpu"), quick=True)
+    assert {row["what"] for row in data["rows"]} == set(measure.ALL)
+    for row in data["rows"]:
+        if row["what"] != "memory":
+            assert len(row["seconds"]) >= 3 and min(row["seconds"]) > 0
+            assert measure.rate(row) > 0
+    for row in measure.find(data, "memory"):
+        assert abs(row["measured"] / row["predicted"] - 1) < 0.1, row
+    steps = measure.find(data, "step")
+    first = [row["loss"][0] for row in steps]
+    assert max(first) / min(first) < 1.01, (
+        "the same weights and rows in every precision"
+    )
+    assert not multiprocessing.active_children()
+
+
+def test_nothing_private_is_recorded(small):
+    text = measure._text(
+        measure.record(measure.Device("cpu"), only=["launch"], quick=True)
+    )
+    import getpass
+    import platform
+
+    for private in (platform.node(), str(measure.ROOT), f"/{getpass.getuser()}/"):
+        assert not private or private not in text
+
+
+def test_file_and_back(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "FOLDER", measure.ROOT / "utils" / "data")
+    assert (
+        measure.main(["--print", "--quick", "--only", "launch", "--device", "cpu"]) == 0
+    )
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["command"].endswith(
+        "measure --print --quick --only launch --device cpu"
+    )
+    (tmp_path / "b.json").write_text(measure._text(printed))
+    cuda = {**printed, "machine": {**printed["machine"], "device": "cuda"}}
+    (tmp_path / "z.json").write_text(measure._text(cuda))
+    found = measure.recordings(tmp_path)
+    assert list(found) == ["z", "b"], "accelerators first"
+    assert found["b"] == printed
+    assert measure.missing(found) == "" and "python3 start.py" in measure.missing({})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"format": 99}', '{"format": 1, "rows": [{"what": "launch"}]}']
+)
+def test_damaged_recording(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json is no recording"):
+        measure.recordings(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["Bad Name"], ["../x"], ["--device", "tpu9"]])
+def test_bad_arguments(arguments, capsys):
+    with pytest.raises(SystemExit):
+        measure.main(arguments)
+    assert capsys.readouterr().err
+
+
+def test_unknown_kind():
+    with pytest.raises(ValueError, match="unknown: speed"):
+        measure.record(measure.Device("cpu"), only=["speed"])
+
+
+def test_what_ships():
+    found = measure.recordings()
+    assert found, "at least one recording ships"
+    for name, data in found.items():
+        assert {row["what"] for row in data["rows"]} == set(measure.ALL), name
+        assert data["command"].startswith("python3 start.py measure")
+        assert data["date"] and not data["quick"]
+        assert not {"/", "\\"} & set(data["machine"]["processor"].replace("(R)", ""))
+
+
+# ---- utils/gpu.py ----
+
+
+def test_stand_in_is_a_queue():
+    chip, gate, done = gpu.StandIn(), threading.Event(), []
+    chip.launch(gate.wait)
+    chip.launch(lambda: done.append(1))
+    assert done == [], "launch returns before the work is done"
+    gate.set()
+    chip.wait()
+    assert done == [1]
+    chip.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        chip.wait()
+
+
+def test_stand_in_tells_errors():
+    chip = gpu.StandIn()
+    chip.launch(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        chip.wait()
+    chip.wait()  # told once
+    chip.close()
+
+
+def test_workers_do_not_outlive_the_call():
+    _, batches = gpu.drain(gpu.SlowDisk(32, pause=0.0), 8, workers=2, epochs=2)
+    assert batches == 4 and not multiprocessing.active_children()
+
+
+def test_workers_end_when_a_step_raises():
+    with pytest.raises(ZeroDivisionError):
+        gpu.drain(gpu.SlowDisk(32, 0.0), 8, workers=2, step=lambda batch: 1 / 0)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("parts", [(6, 2, 3), (1, 4, 2), (5, 0, 5), (9, 1, 1)])
+def test_formula_meets_the_played_pipeline(parts, workers, overlap):
+    ends = [
+        s.end
+        for s in gpu.timeline(*parts, workers, overlap, batches=121)
+        if s.lane == "chip"
+    ]
+    pace = (ends[-1] - ends[60]) / 60
+    assert pace == pytest.approx(gpu.step_seconds(*parts, workers, overlap), rel=0.02)
+
+
+def test_lanes_never_do_two_things_at_once():
+    spans = gpu.timeline(3, 2, 4, 3, True, batches=40)
+    for lane in {s.lane for s in spans}:
+        mine = sorted((s.start, s.end) for s in spans if s.lane == lane)
+        assert all(a[1] <= b[0] for a, b in pairwise(mine)), lane
+
+
+@pytest.mark.parametrize("name", gpu.FORMATS)
+@pytest.mark.parametrize("number", [0.0, 1.0, -3.1, 1e-5, 200.0, 2e-3])
+def test_bits_say_the_number(name, number):
+    E, M = gpu.FORMATS[name]
+    bits, kept = gpu.bits_of(number, name)
+    assert [len(field) for field in bits.split()] == [1, E, M]
+    assert gpu.value_of(int(bits.replace(" ", ""), 2), E, M) == kept
+
+
+def test_bits_of_too_large_a_number():
+    assert gpu.bits_of(1e9, "fp16")[1] == float("inf")
+
+
+def test_value_of_refuses_too_many_bits():
+    with pytest.raises(ValueError, match="does not fit"):
+        gpu.value_of(2**16, 5, 10)
+
+
+@pytest.mark.parametrize("bad", [{"scale": 0}, {"scale": -1}, {"patience": 0}])
+def test_scaler_refuses(bad):
+    with pytest.raises(ValueError, match="must be positive"):
+        gpu.LossScaler(**bad)
+
+
+def test_work_in_inference_mode_counts_alike():
+    x, layer = torch.ones(4, 3), torch.nn.Linear(3, 2)
+
+    def run():
+        return layer(x.to("cpu", copy=True)).sum().item()
+
+    counts = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode(), gpu.Work() as work:
+            run()
+        counts.append(work.counts())
+    for name in ("copies", "bytes", "syncs", "kept"):
+        assert counts[0][name] == counts[1][name], name
+    assert counts[1]["syncs"] == 1 and counts[1]["copies"] == 1
+
+
+def test_seconds_needs_a_repeat():
+    with pytest.raises(ValueError, match="at least 1"):
+        gpu.seconds(lambda: None, lambda: None, repeats=0)
+
+
+def test_empty_trace():
+    with pytest.raises(ValueError, match="empty trace"):
+        gpu.idle_share([])
+
+
+def test_trace_is_quiet(capfd):
+    def run():
+        with torch.profiler.record_function("mine"):
+            torch.ones(3).add(1)
+
+    spans = gpu.trace(run, "mine")
+    assert len(spans) == 1 and spans[0][0] < spans[0][1]
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,1130 @@
+"""Chapter 13: a chip that is moved to, timed, fed, rounded on, and counted."""
+
+import contextlib
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch._dynamo  # optimisers need it: import it here, not in a check's time limit
+import torch.nn.functional as F
+from torch import nn
+
+from utils import gpu
+from utils.exercise import Chapter, Miss, same
+
+chapter = Chapter("13_gpu")
+keeps_random = torch.random.fork_rng(devices=[])  # leave the reader's dice alone
+
+
+@chapter.exercise(
+    "A tensor moves with .to(device). A dict, a list or a tuple holds things that move "
+    "the same way: the function may call itself.",
+    "Four cases, in this order: tensor, dict, list or tuple, anything else. A dict gives "
+    "{name: to_device(value, device) for ...}.",
+    "return type(thing)(to_device(v, device) for v in thing) keeps a list a list; "
+    "whatever is none of these goes back as it is.",
+)
+def to_device(answer):
+    "A nested batch, moved to a device."
+    meta = torch.device("meta")
+    case = "a tensor, to the device 'meta'"
+    moved = answer(torch.ones(2, 3), meta)
+    if not isinstance(moved, torch.Tensor):
+        raise Miss("A tensor becomes a tensor: return thing.to(device).", case, moved,
+                   "a tensor on meta")  # fmt: skip
+    if moved.device.type != "meta":
+        raise Miss("The tensor did not move: x.to(device) changes nothing in x, it "
+                   "returns a new tensor. Return that.", case, moved.device, meta)  # fmt: skip
+    batch = {
+        "image": torch.ones(4, 3),
+        "more": [torch.tensor([1, 2]), (torch.zeros(1), "a word")],
+        "name": "train",
+        "size": 4,
+    }
+    case = "{'image': tensor, 'more': [tensor, (tensor, 'a word')], 'name': 'train', 'size': 4}"
+    got = answer(batch, meta)
+    if got is batch:
+        raise Miss("The batch comes back as it went in: look into dicts, lists and tuples.",
+                   case, got, "every tensor on meta")  # fmt: skip
+    if not isinstance(got, dict) or list(got) != list(batch):
+        raise Miss("A dict goes in, so a dict with the same names comes out.", case,
+                   got, list(batch))  # fmt: skip
+    if got["name"] != "train" or got["size"] != 4:
+        raise Miss("What is no tensor stays as it is.", case,
+                   [got["name"], got["size"]], ["train", 4])  # fmt: skip
+    more = got["more"]
+    if not isinstance(more, list) or len(more) != 2:
+        raise Miss("A list goes in, so a list comes out: type(thing)(...).", case,
+                   type(more).__name__, "list")  # fmt: skip
+    if not isinstance(more[1], tuple) or more[1][1] != "a word":
+        raise Miss("A tuple in a list in a dict: the function must call itself, and a "
+                   "tuple stays a tuple.", case, more[1], "(tensor on meta, 'a word')")  # fmt: skip
+    for place, tensor in [("image", got["image"]), ("more[0]", more[0]),
+                          ("more[1][0]", more[1][0])]:  # fmt: skip
+        if tensor.device.type != "meta":
+            raise Miss("A tensor deep inside did not move: the function must call itself.",
+                       f"{case}: {place}", tensor.device, meta)  # fmt: skip
+    if more[0].dtype != torch.int64:
+        raise Miss("The labels have changed their type: only the device changes.",
+                   f"{case}: more[0].dtype", more[0].dtype, torch.int64)  # fmt: skip
+    values = answer([torch.tensor([5.0, 6.0])], "cpu")
+    same(
+        "[tensor([5, 6])], to the CPU by its name 'cpu'",
+        torch.as_tensor(values[0]),
+        [5, 6],
+    )
+
+
+class _FakeChip:
+    "A queue and a clock that only move when they are asked to: launching costs 1."
+
+    def __init__(self, work):
+        self.work, self.now, self.done, self.waits = list(work), 0.0, 0.0, 0
+
+    def run(self):
+        self.now += 1
+        self.done = max(self.now, self.done) + (self.work.pop(0) if self.work else 10)
+
+    def wait(self):
+        self.waits += 1
+        self.now = max(self.now, self.done)
+
+    def clock(self):
+        return self.now
+
+
+@chapter.exercise(
+    "run() only puts work into a queue. When is the queue empty?",
+    "Three parts: call run warm_up times and wait; then, repeats times, read the clock, "
+    "run, wait, read the clock; then the median of the differences.",
+    "start = clock(); run(); wait(); taken.append(clock() - start). At the end: "
+    "statistics.median(taken).",
+)
+def seconds(answer):
+    "The time of one call, work on the chip included."
+    case = "launching costs 1, the work 90, 40, then 10, 10, 50, 10, 10; warm_up=2, repeats=5"
+    chip = _FakeChip([90, 40, 10, 10, 50, 10, 10])
+    got = answer(chip.run, chip.wait, repeats=5, warm_up=2, clock=chip.clock)
+    calls = 7 - len(chip.work)
+    mean = (4 * 11 + 51) / 5
+    same(
+        case,
+        got,
+        11.0,
+        slips={
+            "This is the cost of putting the work into the queue: wait() before the "
+            "second look at the clock.": 1.0,
+            "This is the mean: one interruption moves it. Take the median.": mean,
+            "This is the sum of all calls, not the time of one.": 5 * mean,
+            "The slow first calls are counted: warm up first.": 41.0,
+            "The work alone would be 10, but the call costs its launch, too.": 10.0,
+        },
+        slip="The median over `repeats` awaited calls.",
+    )
+    if calls != 7:
+        raise Miss("The number of calls is off: warm_up and then repeats of them.", case,
+                   calls, 7)  # fmt: skip
+    chip = _FakeChip([90, 40, 10])
+    got = answer(chip.run, chip.wait, repeats=1, warm_up=2, clock=chip.clock)
+    same("the same, repeats=1: a single counted call", got, 11.0,
+         slips={"The work of the warm-up is still in the queue when the clock starts: "
+                "wait() after the warm-up as well.": 139.0},
+         slip="Warm up, wait, and only then start the clock.")  # fmt: skip
+    chip = _FakeChip([7, 30, 20, 60])
+    got = answer(chip.run, chip.wait, repeats=3, warm_up=1, clock=chip.clock)
+    same("work 30, 20, 60 after a warm-up of 7", got, 31.0,
+         slips={"This is the fastest call, not the median one.": 21.0,
+                "This is the slowest call, not the median one.": 61.0},
+         slip="The median: as many calls are faster as are slower.")  # fmt: skip
+    ours = iter(range(0, 1000, 3))
+    got = answer(
+        lambda: None, lambda: None, repeats=3, warm_up=0, clock=lambda: next(ours)
+    )
+    same("a clock that moves by 3 whenever it is read", got, 3,
+         slip="Read the clock that was handed in, twice a call.")  # fmt: skip
+
+
+def _steady(load, copy, compute, workers, overlap):
+    "The time between two batches, from playing sixty of them."
+    ends = [s.end for s in gpu.timeline(load, copy, compute, workers, overlap, 120)
+            if s.lane == "chip"]  # fmt: skip
+    return (ends[-1] - ends[59]) / 60
+
+
+@chapter.exercise(
+    "Which of the three can happen at the same time as another? What does not overlap "
+    "adds up; what does is as slow as its slowest part.",
+    "Without workers all three add up. With them, loading runs beside the chip's side: "
+    "copy + compute, or max(copy, compute) if they overlap.",
+    "if not workers: return load + copy + compute. Else max(load / workers, side), where "
+    "side = max(copy, compute) if overlap else copy + compute.",
+)
+def step_seconds(answer):
+    "The time between two training steps, from its three parts."
+    sums = {
+        "Without workers the training process loads: nothing overlaps, all three add up.": 8,
+        "The copy is missing.": 9,
+    }
+    same("load 6, copy 2, compute 3", answer(6, 2, 3), 11, slips=sums,
+         slip="Nothing overlaps: the parts add up.")  # fmt: skip
+    same(
+        "load 6, copy 2, compute 3, one worker",
+        answer(6, 2, 3, workers=1),
+        6,
+        slips={
+            "A worker loads beside the training: the slower side sets the pace, they do "
+            "not add up.": 11,
+            "This is the chip's side; the chip waits for the loader.": 5,
+        },
+        slip="max(load / workers, the chip's side).",
+    )
+    same(
+        "load 6, copy 2, compute 3, two workers",
+        answer(6, 2, 3, workers=2),
+        5,
+        slips={
+            "Two workers hand over a batch every load / 2.": 6,
+            "Copy and compute add up as long as overlap is False.": 3,
+        },
+        slip="max(load / workers, the chip's side).",
+    )
+    same(
+        "load 6, copy 2, compute 3, three workers, overlap",
+        answer(6, 2, 3, workers=3, overlap=True),
+        3,
+        slips={"With overlap the wire and the chip work at the same time.": 5},
+        slip="The slowest of load / workers, copy and compute.",
+    )
+    none = (
+        "Without workers there is no next batch that could be copied ahead: all add up."
+    )
+    same("load 6, copy 4, compute 3, overlap, no worker",
+         answer(6, 4, 3, workers=0, overlap=True), 13, slips={none: 10},
+         slip="Without workers the loading still adds up.")  # fmt: skip
+    for case in [
+        (5, 1, 2, 4, False),
+        (9, 1, 2, 2, True),
+        (0.5, 3, 1, 1, True),
+        (2, 2, 2, 0, True),
+    ]:
+        same("load {}, copy {}, compute {}, {} workers, overlap {}: 120 batches played "
+             "through".format(*case), answer(*case), _steady(*case), rtol=1e-3,
+             slip="The slowest stage sets the pace.")  # fmt: skip
+
+
+@chapter.exercise(
+    "What depends on the row alone, and not on the epoch, can be done once, in __init__.",
+    "__init__: parse every row (slow.parse(i)), stack, scale as TextDigits does. "
+    "__getitems__ gets a list of row numbers.",
+    "X_ND = torch.stack([slow.parse(i) for i in range(len(slow))]); self.X_ND = (X_ND - "
+    "0.3) / 0.4; self.y_N = slow.y_N; __getitems__: self.X_ND[rows], self.y_N[rows].",
+    kind="class",
+)
+@keeps_random
+def Ready(answer):
+    "A dataset that has done its work before the first batch."
+    rng = np.random.default_rng(0)
+    X_ND, y_N = rng.random((24, 6)).round(2), rng.integers(0, 10, 24)
+    slow = gpu.TextDigits(X_ND, y_N)
+    ready = answer(slow)
+    if slow.parsed > 24:
+        raise Miss("Rows are parsed more than once: once each, in __init__.",
+                   "24 rows, Ready(slow): rows parsed", slow.parsed, 24)  # fmt: skip
+    same("len of 24 rows", len(ready), 24)
+    if not hasattr(ready, "__getitems__"):
+        raise Miss("__getitems__ is missing (mind the s): a DataLoader asks it for a whole "
+                   "batch.", "Ready(slow).__getitems__", "nothing", "a method")  # fmt: skip
+    parsed, rows = slow.parsed, [5, 0, 17, 3]
+    with gpu.Work() as work:
+        batch = ready.__getitems__(rows)
+    if isinstance(batch, list) and len(batch) == len(rows) != 2:
+        raise Miss("This is a list of rows that somebody still has to stack: index once "
+                   "with the whole list, X_ND[rows].", "__getitems__([5, 0, 17, 3])",
+                   f"a list of {len(batch)}", "a pair of tensors (4, 6), (4,)")  # fmt: skip
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise Miss("A batch is a pair: rows and labels.", "__getitems__([5, 0, 17, 3])",
+                   type(batch).__name__, "(X_BD, y_B)")  # fmt: skip
+    want = torch.tensor((X_ND[rows] - 0.3) / 0.4).float()
+    same(
+        "__getitems__([5, 0, 17, 3]): the rows",
+        batch[0],
+        want,
+        slips={"The rows are not scaled: (x - 0.3) / 0.4.": X_ND[rows]},
+        slip="The same numbers as slow[i], one row each, in this order.",
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    same("__getitems__([5, 0, 17, 3]): the labels", batch[1], y_N[rows],
+         slip="One label a row, in the order of the rows.")  # fmt: skip
+    if batch[0].dtype != torch.float32:
+        raise Miss("The rows are not float32.", "dtype", batch[0].dtype, torch.float32)  # fmt: skip
+    if slow.parsed > parsed:
+        raise Miss("A batch still parses text: move the work into __init__.",
+                   "rows parsed for a batch of 4", slow.parsed - parsed, 0)  # fmt: skip
+    if work.calls > 8:
+        raise Miss("Too many operators for one batch: index once with the whole list and "
+                   "scale in __init__.", "operators for a batch of 4 rows", work.calls,
+                   "8 or fewer")  # fmt: skip
+    many = gpu.Work()
+    with many:
+        ready.__getitems__(list(range(24)))
+    if many.calls > work.calls:
+        raise Miss("The operators grow with the batch: index once with the whole list.",
+                   "operators for 24 rows, and for 4", [many.calls, work.calls],
+                   "as many")  # fmt: skip
+    parsed = slow.parsed
+    batches = gpu.drain(ready, 8, collate_fn=gpu.as_it_is)[1]
+    same("a DataLoader with 24 rows, 8 a batch: batches", batches, 3)
+    same(
+        "and the rows parsed in that epoch",
+        slow.parsed - parsed,
+        0,
+        slip="Parse in __init__ only.",
+    )
+
+
+def _bits(number, dtype):
+    "A torch number's bits as a whole number."
+    wide = {2: torch.int16, 1: torch.uint8}[dtype.itemsize]
+    return torch.tensor(number, dtype=dtype).view(wide).item() % 2 ** (
+        8 * dtype.itemsize
+    )
+
+
+@chapter.exercise(
+    "Cut the bits into three whole numbers first: sign, exponent field, fraction field.",
+    "bits >> (E + M) is the sign, (bits >> M) % 2**E the exponent field, bits % 2**M the "
+    "fraction field. Then the three rows of the table.",
+    "field 0: fraction / 2**M * 2.0**(1 - bias); field 2**E - 1: inf, or nan if the "
+    "fraction is not 0; else (1 + fraction / 2**M) * 2.0**(field - bias).",
+)
+def value_of(answer):
+    "The number behind a pattern of bits."
+    plain = 0b0_10000_1000000000  # 3.0 in fp16
+    same(
+        "fp16 (E = 5, M = 10), bits 0 10000 1000000000",
+        answer(plain, 5, 10),
+        3.0,
+        slips={
+            "The hidden 1 in front of the fraction is missing.": 1.0,
+            "The bias is off by one: it is 2**(E-1) - 1, here 15.": 1.5,
+            "Also a bias off by one: it is 2**(E-1) - 1, here 15.": 6.0,
+            "The bias is not subtracted from the exponent.": 1.5 * 2.0**16,
+            "The fraction counts in steps of 2**-M.": 513 * 2.0,
+        },
+        slip="(1 + fraction / 2**M) * 2**(field - bias).",
+    )
+    same("fp16, bits 1 10000 1000000000", answer(plain | 1 << 15, 5, 10), -3.0,
+         slips={"The sign bit is not used.": 3.0},
+         slip="The first bit is the sign: 1 means minus.")  # fmt: skip
+    same(
+        "fp16, bits 0 00000 0000000001",
+        answer(1, 5, 10),
+        2.0**-24,
+        slips={
+            "An exponent field of 0 has no hidden 1: the numbers below are subnormal.": (
+                1 + 2.0**-10
+            )
+            * 2.0**-15,
+            "A subnormal's exponent is 1 - bias, that of the smallest normal.": 2.0
+            ** -25,
+            "Nothing is flushed to 0: fraction / 2**M * 2**(1 - bias).": 0.0,
+        },
+        slip="A subnormal is fraction / 2**M * 2**(1 - bias).",
+    )
+    same("fp16, bits 0 11111 0000000000", answer(0b11111 << 10, 5, 10), math.inf,
+         slips={"The largest exponent field is kept for inf and nan.": 2.0**16},
+         slip="All exponent bits 1, fraction 0: infinity.")  # fmt: skip
+    same("fp16, bits 1 11111 0000000000", answer(0b111111 << 10, 5, 10), -math.inf,
+         slip="Infinity has a sign, too.")  # fmt: skip
+    got = answer(0b0_11111_0000000001, 5, 10)
+    if not (isinstance(got, float) and math.isnan(got)):
+        raise Miss("All exponent bits 1 and a fraction: that is no number, nan.",
+                   "fp16, bits 0 11111 0000000001", got, math.nan)  # fmt: skip
+    rng = np.random.default_rng(0)
+    for name, E, M, dtype in [
+        ("fp16", 5, 10, torch.float16),
+        ("bf16", 8, 7, torch.bfloat16),
+        ("e5m2", 5, 2, torch.float8_e5m2),
+    ]:
+        wide = {2: torch.int16, 1: torch.uint8}[dtype.itemsize]
+        for bits in rng.integers(0, 2 ** (1 + E + M), 120).tolist():
+            whole = bits - 2**16 if dtype.itemsize == 2 and bits >= 2**15 else bits
+            want = torch.tensor([whole], dtype=wide).view(dtype).double().item()
+            same(f"{name}, bits {bits:0{1 + E + M}b}", answer(bits, E, M), want, atol=0,
+                 slip="Sign, exponent and fraction lie in this order, from the left.")  # fmt: skip
+
+
+def _rounded(x, E, M):
+    "Round by brute force over the exponents, with Python's own half-to-even `round`."
+    bias, out = 2 ** (E - 1) - 1, []
+    for v in x.tolist():
+        if v == 0 or not math.isfinite(v):
+            out.append(v)
+            continue
+        e = max(math.frexp(v)[1] - 1, 1 - bias)
+        near = math.ldexp(round(math.ldexp(v, M - e)), e - M)
+        largest = (2 - 2.0**-M) * 2.0**bias
+        out.append(math.copysign(math.inf, v) if abs(near) > largest else near)
+    return torch.tensor(out, dtype=torch.float64)
+
+
+@chapter.exercise(
+    "Find the spacing of the numbers around each x. Then it is: divide by the spacing, "
+    "round, multiply.",
+    "torch.frexp(x).exponent - 1 is the exponent of x's leading bit. Below 1 - bias the "
+    "spacing stops shrinking: clamp. The spacing is 2.0 ** (exponent - M).",
+    "spacing = 2.0 ** (exponent.double().clamp(min=1 - bias) - M); y = torch.round(x / "
+    "spacing) * spacing; inf with x's sign where |y| > (2 - 2.0**-M) * 2.0**bias.",
+)
+def round_to(answer):
+    "The nearest number that a format of E exponent and M fraction bits has."
+    x = torch.tensor([1.0, 1.0004, -3.1, 0.1, 1000.8, 0.0], dtype=torch.float64)
+    fine = torch.tensor([2.0**-10, 2.0**-10, 2.0**-9, 2.0**-14, 0.5, 1.0])
+    down = torch.floor(x / fine) * fine
+    same(
+        "fp16 (E = 5, M = 10) of 1, 1.0004, -3.1, 0.1, 1000.8, 0",
+        answer(x, 5, 10),
+        x.half().double(),
+        atol=0,
+        rtol=1e-12,
+        slips={
+            "This is one spacing for all: it doubles with every power of two.": torch.round(
+                x * 2**10
+            )
+            / 2**10,
+            "Nothing is rounded.": x,
+            "This always rounds down; the nearest is wanted: torch.round.": down,
+            "One bit too coarse: the spacing is 2 ** (exponent - M), and frexp counts the "
+            "exponent from one half.": _rounded(x, 5, 9),
+            "One bit too fine: the spacing is 2 ** (exponent - M).": _rounded(x, 5, 11),
+        },
+        slip="torch.round(x / spacing) * spacing.",
+    )
+    ties = torch.tensor([1 + 2.0**-11, 1 + 3 * 2.0**-11], dtype=torch.float64)
+    same("two ties, 1 + 1/2048 and 1 + 3/2048", answer(ties, 5, 10), ties.half().double(),
+         rtol=1e-12,
+         slips={"A tie goes to the even neighbour (torch.round does so), not always "
+                "up.": [1 + 2.0**-10, 1 + 2 * 2.0**-10]},
+         slip="Half to even: torch.round.")  # fmt: skip
+    small = torch.tensor([3e-5, 1e-7, 2e-8, -4e-8, 2.0**-24], dtype=torch.float64)
+    same(
+        "small ones: 3e-5, 1e-7, 2e-8, -4e-8, 2**-24",
+        answer(small, 5, 10),
+        small.half().double(),
+        atol=0,
+        rtol=1e-9,
+        slips={
+            "The spacing shrinks for ever here: below 2 ** (1 - bias) it stands still "
+            "(clamp the exponent).": _rounded(small, 11, 10),
+            "Subnormals are numbers, too: do not flush them to 0.": [0.0] * 5,
+        },
+        slip="Below the smallest normal the spacing is 2 ** (1 - bias - M).",
+    )
+    large = torch.tensor([65504.0, 65519.0, 65520.0, 7e4, -1e9], dtype=torch.float64)
+    same(
+        "large ones: 65504, 65519, 65520, 70000, -1e9",
+        answer(large, 5, 10),
+        large.half().double(),
+        slips={
+            "Beyond the largest number, 65504, comes infinity.": _rounded(
+                large, 11, 10
+            ),
+            "This stops at the largest number; the formats go on to infinity.": [
+                65504.0,
+                65504.0,
+                65504.0,
+                65504.0,
+                -65504.0,
+            ],
+            "65519 still rounds down to 65504: compare after rounding.": [
+                65504.0,
+                math.inf,
+                math.inf,
+                math.inf,
+                -math.inf,
+            ],
+            "Minus a billion overflows to minus infinity.": [
+                65504.0,
+                65504.0,
+                math.inf,
+                math.inf,
+                math.inf,
+            ],
+        },
+        slip="What rounds to more than (2 - 2**-M) * 2**bias is infinite.",
+    )
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(400, generator=g) * 10.0 ** torch.randint(
+        -8, 5, (400,), generator=g
+    )
+    for name, E, M, dtype in [
+        ("fp16", 5, 10, torch.float16),
+        ("bf16", 8, 7, torch.bfloat16),
+        ("e5m2", 5, 2, torch.float8_e5m2),
+    ]:
+        got = answer(x.double(), E, M)
+        want = x.to(dtype).double()
+        if torch.equal(torch.as_tensor(got), want):
+            continue
+        same(f"400 numbers of all sizes in {name}", got, want, atol=0, rtol=1e-12,
+             slip="It differs from PyTorch's own conversion.")  # fmt: skip
+
+
+def _weights(n):
+    "n weights of 0 and an SGD optimiser (lr = 1) for them."
+    weight = nn.Parameter(torch.zeros(n))
+    return weight, torch.optim.SGD([weight], lr=1.0)
+
+
+@chapter.exercise(
+    "backward: the loss times the scale. step: the gradients divided by it, a look at "
+    "whether they are finite, and only then the optimiser.",
+    "The optimiser knows its weights: for group in optimizer.param_groups, for p in "
+    "group['params'], p.grad (None if it took no part). grad.div_(self.scale) in place.",
+    "not finite: scale / 2, good = 0, return False. Else optimizer.step(), good += 1, and "
+    "at good == patience: scale * 2, good = 0; return True.",
+    kind="class",
+)
+@keeps_random
+def LossScaler(answer):
+    "A loss scaler: scaled backward, unscaled step, steps left out, a scale that adapts."
+    weight, optimizer = _weights(3)
+    scaler = answer(scale=1024.0, patience=2)
+    scaler.backward((weight * torch.tensor([1.0, 2.0, 3.0])).sum())
+    same(
+        "scale 1024: the gradient of a loss with slopes 1, 2, 3 after backward",
+        weight.grad,
+        [1024.0, 2048.0, 3072.0],
+        slips={
+            "The loss is not multiplied by the scale.": [1.0, 2.0, 3.0],
+            "The loss is divided by the scale.": [1 / 1024, 2 / 1024, 3 / 1024],
+        },
+        slip="(loss * self.scale).backward().",
+    )
+    stepped = scaler.step(optimizer)
+    same(
+        "then a step of SGD with lr = 1: the weights",
+        weight,
+        [-1.0, -2.0, -3.0],
+        slips={
+            "The step was taken with scaled gradients: divide them first.": [
+                -1024.0,
+                -2048.0,
+                -3072.0,
+            ],
+            "The weights did not move: call optimizer.step().": [0.0, 0.0, 0.0],
+        },
+        slip="Divide each gradient by the scale, then optimizer.step().",
+    )
+    if stepped is not True:
+        raise Miss("step says whether it stepped: return True.", "after a good step",
+                   stepped, True)  # fmt: skip
+    weight.grad = torch.tensor([1.0, math.inf, 1.0])
+    before = weight.detach().clone()
+    stepped = scaler.step(optimizer)
+    same("a gradient with one inf: the weights", weight, before,
+         slip="The step was taken although a gradient is not finite: leave it out.")  # fmt: skip
+    if stepped is not False:
+        raise Miss("A step that was left out returns False.", "a gradient with one inf",
+                   stepped, False)  # fmt: skip
+    for kind, bad in [("inf", math.inf), ("nan", math.nan), ("-inf", -math.inf)]:
+        ours, theirs = answer(scale=256.0, patience=3), torch.amp.GradScaler(
+            "cpu", init_scale=256.0, growth_interval=3
+        )  # fmt: skip
+        p, a = _weights(3)
+        q, b = _weights(3)
+        g = torch.Generator().manual_seed(0)
+        trace_ours, trace_theirs = [], []
+        for i in range(22):
+            slope = torch.randn(3, generator=g)
+            if i in (1, 2, 8, 11):
+                slope[i % 3] = bad
+            for weights, act in ((p, ours), (q, theirs)):
+                weights.grad = None
+                loss = (weights * slope).sum()
+                (act.backward(loss) if act is ours else act.scale(loss).backward())
+            ours.step(a)
+            theirs.step(b)
+            theirs.update()
+            trace_ours.append(float(ours.scale))
+            trace_theirs.append(theirs.get_scale())
+        case = (
+            f"22 steps, {kind} at 1, 2, 8, 11; scale 256, patience 3: log2 of the scale"
+        )
+        log = lambda t: np.log2(t)  # noqa: E731
+        never_down = _scales(256, 3, (1, 2, 8, 11), down=1)
+        never_up = _scales(256, 3, (1, 2, 8, 11), up=1)
+        no_reset = _scales(256, 3, (1, 2, 8, 11), reset=False)
+        same(
+            case,
+            log(trace_ours),
+            log(trace_theirs),
+            slips={
+                "The scale never halves.": log(never_down),
+                "The scale never doubles.": log(never_up),
+                "`good` counts steps in a row: a bad one starts it anew.": log(
+                    no_reset
+                ),
+                "`good` starts anew after the scale has doubled.": log(
+                    _scales(256, 3, (1, 2, 8, 11), again=False)
+                ),
+                "Nan is not finite either: use isfinite.": log(_scales(256, 3, ())),
+            },
+            slip="Half after a bad step, double after `patience` good ones in a row.",
+        )
+        same(f"{case}: the weights", p, q, rtol=1e-5,
+             slip="The weights differ from torch.amp.GradScaler's.")  # fmt: skip
+    frozen = nn.Parameter(torch.zeros(2))
+    weight, _ = _weights(3)
+    optimizer = torch.optim.SGD([{"params": [weight]}, {"params": [frozen]}], lr=1.0)
+    scaler = answer(scale=4.0, patience=9)
+    scaler.backward(weight.sum())
+    scaler.step(optimizer)
+    same("two groups, the second without gradients", weight, [-1.0, -1.0, -1.0],
+         slip="Go through all groups; a grad of None is left alone.")  # fmt: skip
+    second = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([{"params": [weight]}, {"params": [second]}], lr=1.0)
+    optimizer.zero_grad()
+    scaler.backward(second.sum() + weight.sum())
+    second.grad[0] = math.inf
+    before = weight.detach().clone()
+    scaler.step(optimizer)
+    same("two groups, an inf in the second: the weights of the first", weight, before,
+         slip="One gradient that is not finite, in any group, leaves out the whole step.")  # fmt: skip
+
+
+def _scales(scale, patience, bad, down=0.5, up=2.0, reset=True, again=True):
+    "The scale after each of 22 steps, with a slip."
+    good, out = 0, []
+    for i in range(22):
+        if i in bad:
+            scale, good = scale * down, 0 if reset else good
+        else:
+            good += 1
+            if good == patience or (not again and good > patience):
+                scale, good = scale * up, 0 if again else good
+        out.append(scale)
+    return out
+
+
+class _Spy(nn.Module):
+    "A small network that notes what reaches it."
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.logits = self.inside = None
+
+    def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        self.logits = self.second(self.first(x).relu())
+        if self.logits.requires_grad:
+            self.logits.register_hook(self._look)
+        return self.logits
+
+    def _look(self, grad):
+        self.inside = torch.is_autocast_enabled("cpu")
+
+
+@chapter.exercise(
+    "Only the forward pass and the loss belong under torch.autocast; what follows is as "
+    "always.",
+    "with torch.autocast(X_BD.device.type, dtype=dtype): loss = F.cross_entropy(...). "
+    "Out of it: backward and step, both through the scaler if there is one.",
+    "optimizer.zero_grad() first; loss.backward(); optimizer.step() or "
+    "scaler.backward(loss); scaler.step(optimizer); return loss.detach().",
+    mutates=True,
+)
+@keeps_random
+def amp_step(answer):
+    "One training step in mixed precision."
+    g = torch.Generator().manual_seed(1)
+    X, y = torch.randn(16, 6, generator=g), torch.randint(3, (16,), generator=g)
+    model = _Spy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    start = [p.detach().clone() for p in model.parameters()]
+    loss = answer(model, X, y, optimizer, torch.bfloat16)
+    case = "a bf16 step of a network 6-8-3"
+    if loss is None:
+        raise Miss("The function returns nothing: return loss.detach().", case, None,
+                   "the loss")  # fmt: skip
+    kinds = {p.dtype for p in model.parameters()}
+    if kinds != {torch.float32}:
+        raise Miss("The weights themselves are now short numbers: steps smaller than half "
+                   "their spacing would vanish. Autocast leaves the weights in fp32.",
+                   case, kinds, torch.float32)  # fmt: skip
+    if model.logits is None or model.logits.dtype != torch.bfloat16:
+        raise Miss("The forward pass did not run in the asked dtype: "
+                   "torch.autocast(X_BD.device.type, dtype=dtype).", f"{case}: the logits",
+                   None if model.logits is None else model.logits.dtype, torch.bfloat16)  # fmt: skip
+    if not isinstance(loss, torch.Tensor):
+        raise Miss("A Python number: .item() waits for the chip in every step. Return "
+                   "loss.detach().", case, type(loss).__name__, "a tensor")  # fmt: skip
+    if loss.requires_grad:
+        raise Miss("The loss still carries its graph: whoever keeps it keeps the graph. "
+                   "Return loss.detach().", case, "requires_grad", "no graph")  # fmt: skip
+    if loss.dtype != torch.float32:
+        raise Miss("The loss is in short numbers: cross_entropy belongs under autocast, "
+                   "which computes it in fp32.", case, loss.dtype, torch.float32)  # fmt: skip
+    if model.inside:
+        raise Miss("backward ran under autocast: only forward and loss belong there.",
+                   case, "inside", "outside")  # fmt: skip
+    twin = _Spy()
+    ours = torch.optim.SGD(twin.parameters(), lr=0.5)
+    wants = []
+    for _ in range(3):
+        ours.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = F.cross_entropy(twin(X), y)
+        value.backward()
+        ours.step()
+        wants.append([p.detach().clone() for p in twin.parameters()])
+    same(f"{case}: the loss", loss, F.cross_entropy(_Spy()(X), y), rtol=0.02,
+         slip="The mean cross-entropy of the batch.")  # fmt: skip
+    flat = lambda ps: torch.cat([p.detach().flatten() for p in ps])  # noqa: E731
+    same(f"{case}: the weights", flat(model.parameters()), flat(wants[0]), rtol=1e-3,
+         atol=1e-5, slips={"The weights did not move: backward and step.": flat(start)},
+         slip="zero_grad, forward, backward, one step.")  # fmt: skip
+    for _ in range(2):
+        answer(model, X, y, optimizer, torch.bfloat16)
+    same("three steps on the same batch: the weights", flat(model.parameters()),
+         flat(wants[2]), rtol=1e-3, atol=1e-4,
+         slip="From the second step on it goes astray: are old gradients still added? "
+              "optimizer.zero_grad().")  # fmt: skip
+    model, seen = _Spy(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    class Scaler(gpu.LossScaler):
+        def backward(self, loss):
+            seen.append("backward")
+            super().backward(loss)
+
+        def step(self, optimizer):
+            seen.append("step")
+            return super().step(optimizer)
+
+    answer(model, X, y, optimizer, torch.bfloat16, Scaler(1024.0))
+    if seen != ["backward", "step"]:
+        raise Miss("The scaler is there to do both: scaler.backward(loss), then "
+                   "scaler.step(optimizer).", "a step with a scaler: what it was asked for",
+                   seen, ["backward", "step"])  # fmt: skip
+    same("a step with a scaler of 1024: the weights", flat(model.parameters()),
+         flat(wants[0]), rtol=0.02, atol=1e-3,
+         slip="One step only: is optimizer.step() called once more?")  # fmt: skip
+
+
+@chapter.exercise(
+    "torch.autograd.graph.saved_tensors_hooks(pack, unpack) calls pack with every tensor "
+    "that backward will need.",
+    "The same memory can be saved twice (relu's result is the next layer's input): keep a "
+    "dict by tensor.data_ptr(). Weights are saved, too, but were there before.",
+    "def note(t): kept[t.data_ptr()] = t.numel() * t.element_size(); return t. Skip "
+    "pointers of model.parameters().",
+)
+@keeps_random
+def saved_bytes(answer):
+    "What a forward pass keeps for the backward pass."
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 7))
+    X = torch.randn(50, 20)
+    want = 4 * 50 * (20 + 30)
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    same(
+        "Linear(20, 30), ReLU, Linear(30, 7) on 50 rows of fp32: bytes",
+        answer(model, X),
+        want,
+        slips={
+            "The ReLU's result is counted twice: relu saves it, and the next layer saves "
+            "the same memory as its input.": want + 4 * 50 * 30,
+            "The weights are counted as well: they were there before the step.": want
+            + 4 * 30 * 7,
+            "Twice counted, and the weights on top.": want + 4 * 50 * 30 + 4 * 30 * 7,
+            "These are numbers, not bytes: times element_size().": want // 4,
+            "These are all weights, not what backward needs.": weights,
+            "The input is missing: the first layer needs it for its weights' gradient.": 4
+            * 50
+            * 30,
+            "The output is not kept: nothing in backward needs it.": want + 4 * 50 * 7,
+            "Every layer's output is counted, also what nobody saves.": 4
+            * 50
+            * (30 + 30 + 7),
+        },
+        slip="Each saved tensor once, without the weights.",
+    )
+    deep = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Sigmoid())
+    X = torch.randn(10, 8)
+    same("two layers of 8 with Tanh and Sigmoid on 10 rows", answer(deep, X),
+         4 * 10 * 8 * 3,
+         slip="Sigmoid and tanh need their own result, each once: (input, tanh, sigmoid).")  # fmt: skip
+    half = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 7)).bfloat16()
+    same("the first network in bf16", answer(half, torch.randn(50, 20).bfloat16()),
+         want // 2, slip="A bf16 number has 2 bytes: element_size().")  # fmt: skip
+    many = nn.Sequential(*[nn.Linear(16, 16) for _ in range(12)])
+    same("twelve layers in a row, nothing between them",
+         answer(many, torch.randn(32, 16)), 4 * 32 * 16 * 12,
+         slip="Twelve layers keep twelve inputs, each of them once.")  # fmt: skip
+
+
+@chapter.exercise(
+    "P counts the weights and constants of all layers: (D + 1) * H each.",
+    "Four bytes a number. Gradients: one a weight. Optimiser: `states` a weight. "
+    "Activations: each layer's input, and the loss's (B, C) at the end.",
+    "activations = 4 * B * sum(widths): all inputs, the ReLUs' results among them, plus "
+    "the log-probabilities of the last width.",
+)
+def step_bytes(answer):
+    "The memory of a training step, from its widths."
+    D, H, C, B = 30, 50, 200, 64
+    P = 31 * 50 + 51 * 200
+    got = answer([D, H, C], B)
+    names = ["weights", "gradients", "optimizer", "activations"]
+    case = "widths [30, 50, 200], B = 64, Adam"
+    if not isinstance(got, dict) or sorted(got) != sorted(names):
+        raise Miss("A dict with four names is wanted.", case, got, names)
+    same(
+        f"{case}: weights",
+        got["weights"],
+        4 * P,
+        slips={
+            "The constants (biases) are missing: (D + 1) * H.": 4
+            * (30 * 50 + 50 * 200),
+            "These are numbers, not bytes: 4 bytes each.": P,
+        },
+        slip="4 * the sum of (D + 1) * H.",
+    )
+    same(f"{case}: gradients", got["gradients"], 4 * P,
+         slips={"A gradient does not grow with the batch: one a weight.": 4 * P * B},
+         slip="One gradient a weight, in fp32.")  # fmt: skip
+    same(f"{case}: optimizer", got["optimizer"], 8 * P,
+         slips={"Adam keeps two numbers a weight.": 4 * P},
+         slip="states numbers a weight, 4 bytes each.")  # fmt: skip
+    right = 4 * B * (D + H + C)
+    same(
+        f"{case}: activations",
+        got["activations"],
+        right,
+        rtol=0.01,
+        slips={
+            "The batch is missing: every row keeps its own.": right / B,
+            "The loss keeps its log-probabilities, (B, C): the last width counts.": 4
+            * B
+            * (D + H),
+            "The input is missing: the first layer keeps it.": 4 * B * (H + C),
+            "ReLU's result and the next layer's input are the same memory: once.": 4
+            * B
+            * (D + 2 * H + C),
+            "These are numbers, not bytes.": B * (D + H + C),
+        },
+        slip="4 * B * (every layer's input, and the log-probabilities).",
+    )
+    for states, rule in [(0, "SGD"), (1, "momentum")]:
+        same(f"the same with {rule}: optimizer", answer([D, H, C], B, states)["optimizer"],
+             4 * P * states, slip="It depends on `states`.")  # fmt: skip
+    deep = answer([10, 20, 20, 20, 4], 8)
+    same("widths [10, 20, 20, 20, 4], B = 8: all four", [deep[n] for n in names],
+         [4 * 1144, 4 * 1144, 8 * 1144, 4 * 8 * 74], rtol=0.01,
+         slip="Any number of layers.")  # fmt: skip
+
+
+@chapter.exercise(
+    "A product (B, D) @ (D, H) has B * D * H multiplications and as many additions.",
+    "Backward has two products of the same size for each layer: one for the weights, one "
+    "for the layer's input. Whose input needs no gradient?",
+    "products = [2 * B * D * H for D, H in pairwise(widths)]; "
+    "return 3 * sum(products) - products[0].",
+)
+@keeps_random
+def step_flops(answer):
+    "The operations of a training step, from its widths."
+    widths, B = [64, 32, 10], 16
+    first, second = 2 * 16 * 64 * 32, 2 * 16 * 32 * 10
+    same(
+        "widths [64, 32, 10], B = 16",
+        answer(widths, B),
+        3 * (first + second) - first,
+        slips={
+            "Nobody asks for the gradient of the input: the first layer has one product "
+            "fewer.": 3 * (first + second),
+            "This is the forward pass alone.": first + second,
+            "This is the backward pass alone.": 2 * (first + second) - first,
+            "A multiplication and an addition: two operations.": (
+                3 * (first + second) - first
+            )
+            // 2,
+            "The batch is missing: every row is multiplied.": (
+                3 * (first + second) - first
+            )
+            // B,
+            "It is the first layer that saves a product, not the last.": 3
+            * (first + second)
+            - second,
+        },
+        slip="Three products a layer, two for the first.",
+    )
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for widths, B in [([5, 7], 3), ([6, 5, 4, 3], 2), ([12, 1, 12], 9)]:
+        layers = [nn.Linear(D, H) for D, H in pairwise(widths)]
+        with FlopCounterMode(display=False) as counter:
+            nn.Sequential(*layers)(torch.zeros(B, widths[0])).sum().backward()
+        same(f"widths {widths}, B = {B}: PyTorch's counter", answer(widths, B),
+             counter.get_total_flops(),
+             slip="Three products a layer, two for the first.")  # fmt: skip
+
+
+@chapter.exercise(
+    "Sort the spans by their start. Walk through them with one number: until when has "
+    "something been running so far?",
+    "A span that starts after `until` leaves a gap of start - until. Then until = "
+    "max(until, end): a short span inside a long one must not move it back.",
+    "spans = sorted(spans); first = until = spans[0][0]; for start, end in spans: idle += "
+    "max(0, start - until); until = max(until, end). Return idle / (until - first).",
+)
+def idle_share(answer):
+    "The share of a trace in which nothing ran."
+    same(
+        "spans (0, 2), (5, 6), (8, 10)",
+        answer([(0.0, 2.0), (5.0, 6.0), (8.0, 10.0)]),
+        0.5,
+        slips={
+            "This is the idle time, not its share.": 5.0,
+            "This is idle over busy: divide by last end - first start.": 1.0,
+        },
+        slip="5 of 10 are idle.",
+    )
+    same(
+        "two at once: (0, 4), (2, 6), (8, 10)",
+        answer([(0.0, 4.0), (2.0, 6.0), (8.0, 10.0)]),
+        0.2,
+        slips={
+            "Time in which two spans are open counts once: durations do not add up.": 0.0,
+        },
+        slip="Only 6 to 8 is idle. Where two spans are open at once, nothing is idle, and "
+        "durations do not add up.",
+    )
+    same("one inside another: (0, 9), (1, 2), (9, 10)",
+         answer([(0.0, 9.0), (1.0, 2.0), (9.0, 10.0)]), 0.0,
+         slips={"A short span inside a long one moved the end back: until = max(until, "
+                "end).": 0.7},
+         slip="Nothing is idle here.")  # fmt: skip
+    same("not in order: (8, 10), (0, 2), (5, 6)",
+         answer([(8.0, 10.0), (0.0, 2.0), (5.0, 6.0)]), 0.5,
+         slip="A trace need not be in order: sort by start first.")  # fmt: skip
+    same("a trace that starts at 100: (100, 101), (103, 104)",
+         answer([(100.0, 101.0), (103.0, 104.0)]), 0.5,
+         slip="The clock starts anywhere: count from the first start.")  # fmt: skip
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        start = rng.integers(0, 60, 12)
+        end = start + rng.integers(1, 8, 12)
+        ticks = np.zeros(100, bool)
+        for a, b in zip(start, end):
+            ticks[a:b] = True
+        inside = ticks[start.min() : end.max()]
+        same("twelve random spans, against a clock that ticks",
+             answer(list(zip(start.tolist(), end.tolist()))), 1 - inside.mean(),
+             slip="Count where no span is open.")  # fmt: skip
+
+
+@chapter.exercise(
+    "note sees the name, the arguments and the result of every operator. Four ifs, or "
+    "fewer.",
+    'name == "_to_copy" is a copy if the device changes or the dtype does not (else it is '
+    'a conversion in place); "_local_scalar_dense" is what .item() calls.',
+    "self.calls += 1; self.writes += out.numel() if it is a tensor; self.bytes += "
+    "args[0].numel() * args[0].element_size() with each copy; self.syncs += 1.",
+    kind="class",
+)
+@keeps_random
+def Work(answer):
+    "A counter for what a block of code asks of the chip."
+    x = torch.arange(6.0).reshape(2, 3)
+
+    def count(run):
+        with answer() as work:
+            run()
+        return work
+
+    plain = count(lambda: x.add(1).mul(2))
+    same("x.add(1).mul(2): calls", plain.calls, 2,
+         slips={"Nothing is counted.": 0}, slip="One call each time note runs.")  # fmt: skip
+    same(
+        "x.add(1).mul(2) on 6 numbers: writes",
+        plain.writes,
+        12,
+        slips={
+            "Nothing is counted.": 0,
+            "These are the calls: count the numbers in each result, out.numel().": 2,
+            "These are bytes: writes counts numbers.": 48,
+        },
+        slip="The numbers in the results: out.numel().",
+    )
+    same("x.add(1).mul(2): copies, bytes, syncs",
+         [plain.copies, plain.bytes, plain.syncs], [0, 0, 0],
+         slip="Arithmetic is neither a copy nor a synchronisation.")  # fmt: skip
+    copy = count(lambda: x.to("cpu", copy=True))
+    same("x.to('cpu', copy=True): copies", copy.copies, 1,
+         slip='A copy is an operator of the name "_to_copy".')  # fmt: skip
+    same("and its bytes", copy.bytes, 24,
+         slips={"These are numbers: times element_size().": 6}, slip="6 numbers of 4 bytes.")  # fmt: skip
+    cast = count(lambda: x.double())
+    same("x.double(), the same device: copies and bytes", [cast.copies, cast.bytes], [0, 0],
+         slip="A conversion on the spot crosses no wire: a copy keeps the dtype or changes "
+              "the device.")  # fmt: skip
+    away = count(lambda: x.to("meta", torch.float64))
+    same("x to another device, and to float64 on the way: copies", away.copies, 1,
+         slip="The device changes, so it is a copy, whatever the dtype does.")  # fmt: skip
+    same("and its bytes", away.bytes, 24,
+         slips={"Count what leaves: the argument's bytes, not the result's.": 48},
+         slip="6 numbers of 4 bytes.")  # fmt: skip
+    wait = count(lambda: [x.sum().item(), bool((x > 2).any()), float(x[0, 1])])
+    same("x.sum().item(), bool((x > 2).any()), float(x[0, 1]): syncs", wait.syncs, 3,
+         slip='Python waits in "_local_scalar_dense", whoever calls it.')  # fmt: skip
+    same("and copies", wait.copies, 0,
+         slip="A value that Python fetches counts as a synchronisation alone.")  # fmt: skip
+    weight = nn.Parameter(torch.ones(3))
+    backward = count(lambda: (x * weight).sum().backward())
+    with gpu.Work() as want:
+        (x * weight).sum().backward()
+    same("a forward and a backward pass: calls and writes",
+         [backward.calls, backward.writes], [want.calls, want.writes],
+         slip="Every operator once, also those of backward.")  # fmt: skip
+    same("split returns a tuple: calls", count(lambda: x.split(1)).calls, 1,
+         slip="A result may be a tuple: ask isinstance(out, torch.Tensor) first.")  # fmt: skip
+
+
+class _Watch(gpu.Work):
+    "Work, and which copies: the class weights, and anything in float64."
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.prices, self.wide = shape, 0, 0
+
+    def note(self, name, args, out):
+        before = self.copies
+        super().note(name, args, out)
+        if self.copies > before:
+            self.prices += tuple(args[0].shape) == self.shape
+            self.wide += args[0].dtype == torch.float64 and args[0].numel() > 64
+
+
+def planted(model, train, valid, price_C, device, epochs=2, B=32, bugs=range(1, 7)):
+    "The script with any of its six bottlenecks left in -> losses, accuracies."
+    (X_ND, y_N), (X_VD, y_V) = train, valid
+    send = lambda t: t.to(device, copy=True)  # noqa: E731
+    model = model.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses, accuracies = [], []
+    mean, std = X_ND.mean(), X_ND.std()
+    Z_ND, Z_VD = (X_ND - mean) / std, (X_VD - mean) / std
+    if 3 not in bugs:
+        Z_ND, Z_VD = Z_ND.float(), Z_VD.float()
+    price = send(price_C)
+    for _ in range(epochs):
+        for start in range(0, len(X_ND), B):
+            if 1 in bugs:
+                Z_ND = (X_ND - X_ND.mean()) / X_ND.std()
+                Z_ND = Z_ND if 3 in bugs else Z_ND.float()
+            rows = range(start, start + B)
+            x_BD = (
+                torch.stack([Z_ND[i] for i in rows])
+                if 2 in bugs
+                else Z_ND[start : start + B]
+            )
+            x_BD, y_B = send(x_BD).float(), send(y_N[start : start + B])
+            price = send(price_C) if 4 in bugs else price
+            loss = F.cross_entropy(model(x_BD), y_B, weight=price)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item() if 5 in bugs else loss.detach())
+        with contextlib.nullcontext() if 6 in bugs else torch.inference_mode():
+            right = model(send(Z_VD).float()).argmax(1) == send(y_V)
+        accuracies.append(right.float().mean().item())
+    losses = losses if 5 in bugs else torch.stack(losses).tolist()
+    return losses, accuracies
+
+
+def _task():
+    "A small task for the script: 256 rows to train, 128 to judge, a price a class."
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=(10, 64))
+    y = rng.integers(0, 10, 384)
+    X = torch.tensor(centre[y] + rng.normal(size=(384, 64)) + 3)
+    y = torch.tensor(y)
+    price_C = torch.linspace(0.5, 1.5, 10)
+    return (X[:256], y[:256]), (X[256:], y[256:]), price_C
+
+
+def _network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+
+
+@chapter.exercise(
+    "One at a time, and count after each: what in the loop is the same in every turn? What "
+    "is done row by row? Where does Python wait?",
+    "Before the loop: scale once, as float32, and send price_C once. In it: slice the batch "
+    "instead of stacking rows, and append loss.detach(). Validation builds a graph.",
+    "Z_ND = ((X_ND - mean) / std).float() before the loops; send(Z_ND[start : start + B], "
+    "device); losses.append(loss.detach()), at the end torch.stack(losses).tolist(); with "
+    "torch.inference_mode(): around the validation.",
+    mutates=True,
+)
+@keeps_random
+def train_fast(answer):
+    "The planted script without its six bottlenecks."
+    train, valid, price_C = _task()
+    want_losses, want_right = planted(_network(), train, valid, price_C, "cpu")
+    reference = _Watch((10,))
+    clean = _network()
+    with reference:
+        planted(clean, train, valid, price_C, "cpu", bugs=())
+    model, work = _network(), _Watch((10,))
+    with work:
+        got = answer(model, train, valid, price_C, "cpu", epochs=2, B=32)
+    case = "256 rows of 64 features, B = 32, 2 epochs"
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
+        raise Miss("Two lists come back: the losses, one a step, and the accuracies, one "
+                   "an epoch.", case, got, "losses, accuracies")  # fmt: skip
+    losses, right = got
+    if isinstance(losses, list) and losses and isinstance(losses[0], torch.Tensor):
+        raise Miss("The losses are still tensors: fetch them once, at the end, with "
+                   "torch.stack(losses).tolist().", case, "tensors", "numbers")  # fmt: skip
+    same(f"{case}: the losses", losses, want_losses, rtol=2e-3, atol=1e-4,
+         slip="The script computes something else now. The same batches, in the same "
+              "order, scaled by the training rows' mean and deviation, one loss a step.")  # fmt: skip
+    same(f"{case}: the accuracies", right, want_right, atol=0.02,
+         slip="The validation says something else now: one accuracy an epoch, rows scaled "
+              "like the training rows.")  # fmt: skip
+    moved = sum(
+        (a - b).abs().sum() for a, b in zip(model.parameters(), clean.parameters())
+    )
+    if not moved < 1e-2:
+        raise Miss("The weights of the model that was handed in differ from the slow "
+                   "script's.", case, moved, 0)  # fmt: skip
+    once = 4 * 256 * 64
+    if work.bytes < 0.9 * once:
+        raise Miss("The rows never crossed the wire: what the model sees has to be sent "
+                   "to the device, also where that is the CPU.",
+                   f"{case}: bytes copied", work.bytes, f"{once} or more")  # fmt: skip
+    left = {
+        "scaling all rows in every step (numbers written)":
+            work.writes > 1.5 * reference.writes,
+        "fetching rows one at a time (operator calls)":
+            work.calls > reference.calls + 16 * 16,
+        "sending float64 (bytes copied)": work.wide > 0 or work.bytes > 1.3 * reference.bytes,
+        "sending what never changes (copies)": work.prices > 2 or work.copies > 44,
+        "asking for the loss in every step (synchronisations)": work.syncs > 4,
+        "a graph for the validation (bytes kept)": work.kept > 1.1 * reference.kept,
+    }  # fmt: skip
+    if any(left.values()):
+        counts = {**work.counts()}
+        raise Miss(
+            f"{6 - sum(left.values())} of 6 are repaired. Still there: "
+            + "; ".join(name for name, there in left.items() if there) + ".",
+            f"{case}: what it costs now", counts, reference.counts(),
+        )  # fmt: skip
