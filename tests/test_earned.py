@@ -32,6 +32,11 @@ EARNED = {
         "utils.gpu": "to_device seconds step_seconds Ready value_of round_to LossScaler "
         "amp_step saved_bytes step_bytes step_flops idle_share Work",
     },
+    "data_parallel": {
+        "utils.data_parallel": "mean_of_shards average_gradients synchronise "
+        "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
+        "timeline",
+    },
     "optimizers": {
         "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",

@@ -1,0 +1,369 @@
+"""Chapter 17's functions on real processes, the rehearsal, and the chapter's own recipes.
+
+The functions travel by value, as those of a notebook do.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cloudpickle
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from utils import data_parallel as course
+from utils import ranks
+from utils.rehearsal import Deadlock, Mismatch, rehearse
+
+ROOT = Path(course.__file__).resolve().parents[1]
+posix = pytest.mark.skipif(os.name == "nt", reason="bash")
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def labels(N, seed=0):
+    return torch.randint(4, (N,), generator=torch.Generator().manual_seed(seed))
+
+
+def network():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+
+
+def flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# ---- n ranks equal one process ----
+
+
+def train(rank, n, steps=50):
+    "Ragged shards, AdamW, each rank seeded differently."
+    model = network()
+    course.synchronise(model)
+    start = flat(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(steps):
+        X, y = normal(14, 6, seed=step), labels(14, seed=step)
+        course.parallel_step(model, optimizer, X[rank::n], y[rank::n])
+    return start, flat(model)
+
+
+def train_alone(start, steps=50):
+    model = network()
+    nn.utils.vector_to_parameters(start.clone(), model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(steps):
+        optimizer.zero_grad()
+        X, y = normal(14, 6, seed=step), labels(14, seed=step)
+        F.cross_entropy(model(X), y).backward()
+        optimizer.step()
+    return flat(model)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_fifty_steps_on_real_ranks_equal_one_process(n):
+    results = ranks.run(train, n)
+    alone = train_alone(results[0][0])
+    for start, weights in results:
+        assert torch.equal(start, results[0][0]) and torch.equal(weights, results[0][1])
+        torch.testing.assert_close(weights, alone, atol=1e-9, rtol=0)
+
+
+def test_a_rehearsal_and_real_ranks_agree():
+    rehearsed, real = rehearse(train, 3), ranks.run(train, 3)
+    for (_, a), (_, b) in zip(rehearsed, real):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
+
+
+def test_buckets_accumulation_and_ddp_give_the_same_weights():
+    def fn(rank, n):
+        ours, theirs = network(), network()
+        course.synchronise(ours)
+        theirs.load_state_dict(ours.state_dict())
+        parallel = course.Overlapped(ours, cap=200)
+        ddp = DistributedDataParallel(theirs)
+        movers = [torch.optim.AdamW(m.parameters(), lr=0.01) for m in (ours, theirs)]
+        for step in range(10):
+            X, y = normal(12, 6, seed=step)[rank::n], labels(12, seed=step)[rank::n]
+            course.accumulate(parallel, movers[0], list(zip(X.chunk(3), y.chunk(3))))
+            movers[1].zero_grad()
+            F.cross_entropy(ddp(X), y).backward()
+            movers[1].step()
+        return len(parallel.buckets), flat(ours), flat(theirs)
+
+    for buckets, ours, theirs in ranks.run(fn, 2):
+        assert buckets > 1
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+
+
+def test_no_sync_sends_nothing_and_comes_back_after_an_error():
+    def fn(rank, n):
+        model = network()
+        parallel = course.Overlapped(model)
+        with ranks.traffic() as sent, parallel.no_sync():
+            model(normal(3, 6)).sum().backward()
+        with pytest.raises(KeyError), parallel.no_sync():
+            raise KeyError
+        return sent.wire, parallel.sync
+
+    for wire, sync in ranks.run(fn, 2):
+        assert wire in (0, None) and sync
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_gradients_in_shared_memory(n):
+    def fn(rank, n):
+        model = network()
+        course.synchronise(model)
+        step, used = course.SharedMemoryStep(model), []
+        for seed in range(3):
+            X, y = normal(8, 6, seed=10 * seed + rank), labels(8, seed=seed)
+            step.backward(F.cross_entropy(model(X), y))
+            ours = [p.grad.clone() for p in model.parameters()]
+            model.zero_grad()
+            for p in model.parameters():
+                p._backward_hooks = None
+            grads = torch.autograd.grad(
+                F.cross_entropy(model(X), y), model.parameters()
+            )
+            for g in grads:
+                dist.all_reduce(g)
+            used.append(
+                max((a - g / n).abs().max().item() for a, g in zip(ours, grads))
+            )
+        return max(used)
+
+    assert max(ranks.run(fn, n)) < 1e-12
+
+
+def test_scores_over_uneven_ranks():
+    def fn(rank, n):
+        return course.mean_over_ranks([3, 0, 1][rank], [4, 0, 1][rank])
+
+    assert ranks.run(fn, 3) == [0.8] * 3
+
+
+# ---- what real ranks do where the chapter says so ----
+
+
+def test_uneven_epochs_hang_and_ranks_says_so():
+    def fn(rank, n):
+        for _ in range(3 - rank):
+            dist.all_reduce(torch.zeros(3))
+
+    with pytest.raises(ranks.RankTimeout, match="no rank can go on"):
+        ranks.run(fn, 2)
+
+
+def test_broadcast_moves_parameters_and_whole_numbers_in_place():
+    def fn(rank, n):
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        model[1].num_batches_tracked += rank + 5
+        before = [id(p) for p in model.parameters()]
+        course.synchronise(model)
+        assert before == [id(p) for p in model.parameters()]
+        return flat(model).tolist(), model[1].num_batches_tracked.item()
+
+    results = ranks.run(fn, 2)
+    assert results[0] == results[1] and results[0][1] == 5
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: course.shard_order(0, 0, 1), "N >= 1"),
+        (lambda: course.shard_order(5, 3, 3), "rank < world"),
+        (lambda: course.make_buckets([4], 0), "above 0"),
+        (lambda: course.timeline([1.0], []), "1 buckets and 0 times"),
+        (lambda: course.mean_of_shards(torch.ones(2, 3), [1]), "2 shards"),
+        (lambda: course.mean_of_shards(torch.ones(2, 3), [0, 0]), "not all 0"),
+        (lambda: course.accumulate(None, None, []), "at least one"),
+        (lambda: rehearse(lambda r, n: course.mean_over_ranks(0, 0), 2), "no mean"),
+    ],
+)
+def test_bad_input(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+# ---- the rehearsal ----
+
+
+def test_a_rehearsal_repeats_itself_and_leaves_the_random_state_alone():
+    def fn(rank, n):
+        x = torch.rand(2)
+        dist.all_reduce(x)
+        return x.tolist(), torch.rand(1).item(), dist.get_rank(), dist.get_world_size()
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = rehearse(fn, 3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert first == rehearse(fn, 3) and len({r[1] for r in first}) == 3
+    assert [r[2:] for r in first] == [(rank, 3) for rank in range(3)]
+    real = ranks.run(lambda r, n: torch.rand(2).tolist(), 3)
+    assert rehearse(lambda r, n: torch.rand(2).tolist(), 3) == real
+
+
+def test_every_call_of_a_rehearsal_does_what_gloo_does():
+    def fn(rank, n):
+        made = []
+        for op in ("SUM", "MAX", "MIN", "PRODUCT"):
+            x = torch.arange(3) + rank + 1
+            dist.all_reduce(x, getattr(dist.ReduceOp, op))
+            made.append(x.tolist())
+        x = torch.full((2,), float(rank))
+        dist.broadcast(x, src=1)
+        made.append(x.tolist())
+        dist.reduce(x, dst=0)
+        made.append(x.tolist() if rank == 0 else None)
+        parts = [torch.zeros(2) for _ in range(n)]
+        dist.all_gather(parts, torch.full((2,), float(rank)))
+        made.append([p.tolist() for p in parts])
+        objects = [None] * n
+        dist.all_gather_object(objects, {"rank": rank})
+        word = [f"from {rank}"]
+        dist.broadcast_object_list(word, src=2)
+        work = dist.all_reduce(x, async_op=True)
+        work.wait()
+        dist.barrier()
+        return made, objects, word, dist.is_initialized()
+
+    assert rehearse(fn, 3) == ranks.run(fn, 3)
+
+
+def test_a_result_is_there_at_wait_and_no_sooner():
+    def fn(rank, n):
+        x = torch.ones(2)
+        work = dist.all_reduce(x, async_op=True)
+        before = x.tolist()
+        work.wait()
+        return before, x.tolist()
+
+    assert rehearse(fn, 2) == [([1.0, 1.0], [2.0, 2.0])] * 2
+
+
+def test_deadlock_and_mismatch_are_told():
+    def short(rank, n):
+        for _ in range(2 - rank):
+            dist.all_reduce(torch.zeros(3))
+
+    def crossed(rank, n):
+        dist.all_reduce(torch.zeros(3 + rank))
+
+    with pytest.raises(
+        Deadlock, match=r"rank 0 waits in its call 2.*rank 1 has returned"
+    ):
+        rehearse(short, 2)
+    with pytest.raises(Mismatch, match=r"of 3 float32 numbers.*of 4 float32"):
+        rehearse(crossed, 2)
+
+
+@pytest.mark.parametrize("wrong", ["raises", "never ends"])
+def test_no_thread_stays(wrong):
+    from utils.limits import TimeLimit, time_limit
+
+    def fn(rank, n):
+        dist.barrier()
+        if rank == 1:
+            if wrong == "raises":
+                raise KeyError("mine")
+            while True:
+                pass
+        dist.barrier()
+
+    with pytest.raises((KeyError, TimeLimit)), time_limit(0.5):
+        rehearse(fn, 4)
+    until = time.monotonic() + 5
+    while threading.active_count() > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not [t for t in threading.enumerate() if t.name.startswith("rank ")]
+    assert not dist.is_initialized()
+
+
+def test_a_rehearsal_refuses_what_it_cannot_play():
+    for call, says in (
+        (lambda: dist.send(torch.zeros(1), 1), "for real processes"),
+        (lambda: rehearse(lambda r, n: 1, 2), "another rehearsal"),
+        (lambda: dist.all_reduce(torch.zeros(2, 2).T[:1]), "contiguous"),
+        (lambda: dist.all_reduce(3), "a tensor"),
+        (lambda: dist.broadcast(torch.zeros(1), src=7), "ranks 0 to 1"),
+    ):
+        with pytest.raises((RuntimeError, ValueError, TypeError), match=says):
+            rehearse(lambda rank, n, call=call: call(), 2)
+    with pytest.raises(ValueError, match="1 to 64"):
+        rehearse(lambda rank, n: None, 0)
+
+
+# ---- the chapter's own texts: a script, a Slurm file, two "machines" ----
+
+
+def text_of(cell, language):
+    "The code block of a text cell of the chapter."
+    file = ROOT / "solutions" / "17_data_parallel.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    (source,) = ["".join(c["source"]) for c in cells if c["id"] == cell]
+    return re.search(rf"```{language}\n(.*?)```", source, re.S)[1]
+
+
+def command(folder, name, text):
+    file = folder / name
+    file.write_text(f"#!/bin/bash\n{text}\n")
+    file.chmod(0o755)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@posix
+def test_the_slurm_file_runs_two_machines_over_loopback(tmp_path):
+    """Two torchrun agents, one rendezvous, four ranks, as the chapter's files say.
+
+    srun and scontrol are stand-ins: srun starts its command once a "machine".
+    """
+    (tmp_path / "train.py").write_text(text_of("script", "python"))
+    (tmp_path / "job.sh").write_text(text_of("slurm", "bash"))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    command(tools, "scontrol", "echo 127.0.0.1; echo 127.0.0.2")
+    command(
+        tools, "srun", '"$@" & one=$!\n"$@" & two=$!\nwait $one && wait $two'
+    )  # an error of either is one of srun
+    run = (
+        f'exec "{sys.executable}" -m torch.distributed.run --local-addr 127.0.0.1 "$@"'
+    )
+    command(tools, "torchrun", run)
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    env = {
+        **os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback, "RANKS": "2",
+        "PORT": str(free_port()), "SLURM_NNODES": "2", "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "machines",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "job.sh"], cwd=tmp_path, env=env, capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+    scores = re.findall(r"accuracy (\d\.\d+)", done.stdout)
+    assert done.returncode == 0 and len(scores) == 4, done.stdout + done.stderr
+    assert len(set(scores)) == 1 and float(scores[0]) > 0.85

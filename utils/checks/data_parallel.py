@@ -1,0 +1,901 @@
+"""Chapter 17: shards, averages over ranks, buckets, overlap.
+
+Ranks are rehearsed in this process (utils.rehearsal), so that a call that nobody answers
+is told at once and nothing hangs.
+"""
+
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DistributedSampler
+
+from utils import data_parallel as course
+from utils.exercise import Chapter, Miss, same
+from utils.rehearsal import Deadlock, Mismatch, rehearse
+
+chapter = Chapter("17_data_parallel")
+HANG = (
+    "The ranks hang. A collective call returns when every rank has made it, so all ranks "
+    "make the same calls in the same order"
+)
+
+
+def _play(case, fn, n=3, slip="", calls=None):
+    "rehearse(fn, n); where real processes would hang, a Miss says which rank waits."
+    try:
+        return rehearse(fn, n, calls=calls)
+    except (Deadlock, Mismatch) as error:
+        said = f"{HANG}. {slip}".strip() if slip else f"{HANG}."
+        raise Miss(said, case, str(error), "every rank returns") from None
+
+
+def _normal(*shape, seed=0):
+    "Random float64 numbers of their own seed."
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def _filled(model, seed=0):
+    "The model in float64, its parameters drawn from a seed."
+    model = model.double()
+    with torch.no_grad():
+        for number, p in enumerate(model.parameters()):
+            p.copy_(_normal(*p.shape, seed=100 * seed + number))
+    return model
+
+
+def _weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
+
+
+def _grads(model):
+    return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
+@chapter.exercise(
+    "A shard of 16 rows speaks for 16 rows, one of 2 rows for 2.",
+    "Undo each mean (times its rows), add up, and divide once by all rows.",
+    "rows_R = torch.tensor(rows_R, dtype=grads_RP.dtype); "
+    "return rows_R @ grads_RP / rows_R.sum()",
+)
+def mean_of_shards(answer):
+    "The gradient of all rows, from the mean gradients of ragged shards."
+    grads = torch.tensor([[6.0, 0.0], [0.0, 3.0], [1.0, -1.0]], dtype=torch.float64)
+    rows = [1, 2, 5]
+    weighted = torch.tensor([11.0, 1.0], dtype=torch.float64)
+    same(
+        "gradients [6, 0], [0, 3], [1, -1] of shards with 1, 2 and 5 rows",
+        answer(grads, rows),
+        weighted / 8,
+        slips={
+            "This is the plain mean of the means: a shard of one row counts as much as "
+            "one of five.": grads.mean(0),
+            "This adds the means: nothing was weighted.": grads.sum(0),
+            "The rows weigh, but nothing divides by their total number.": weighted,
+            "Divide by the number of rows, not by the number of shards.": weighted / 3,
+            "Each mean was divided by its rows: it should be multiplied, to undo the "
+            "mean.": (grads / torch.tensor([[1.0], [2.0], [5.0]])).sum(0),
+            "The weights are all right, but they belong to other shards: first shard, "
+            "first number.": torch.tensor([5.0, 2.0, 1.0]).double() @ grads / 8,
+        },
+    )
+    X_ND, y_N = _normal(9, 4), _normal(9, seed=1)
+    w_D = _normal(4, seed=2).requires_grad_()
+
+    def slope(rows):
+        loss = ((X_ND[rows] @ w_D - y_N[rows]) ** 2).mean()
+        return torch.autograd.grad(loss, w_D)[0]
+
+    shards = [slice(0, 2), slice(2, 3), slice(3, 9)]
+    got = answer(torch.stack([slope(s) for s in shards]), [2, 1, 6])
+    same("shards of 2, 1 and 6 rows beside autograd on all 9", got, slope(slice(0, 9)),
+         slip="Is the shape (P,), one number a parameter?")  # fmt: skip
+
+
+def _with_grads(rank, missing=None, frozen=False):
+    "A model whose gradients are known: 1, 2, 3 ... times rank + 2."
+    model = _filled(nn.Linear(2, 2))
+    if frozen:
+        model.extra = nn.Parameter(torch.ones(1).double(), requires_grad=False)
+    first = 1.0
+    for p in model.parameters():
+        if p.requires_grad:
+            count = torch.arange(first, first + p.numel(), dtype=torch.float64)
+            p.grad = count.view_as(p) * (rank + 2)
+            first += p.numel()
+    if rank == missing:
+        model.bias.grad = None
+    return model
+
+
+@chapter.exercise(
+    "For every parameter: add up over all ranks, then share out.",
+    "dist.all_reduce(p.grad) leaves the sum on every rank. Divide by "
+    "dist.get_world_size(). A rank that skips a call leaves the others waiting: where "
+    "p.grad is None, bring zeros.",
+    "for p in model.parameters(): if not p.requires_grad: continue; if p.grad is None: "
+    "p.grad = torch.zeros_like(p); dist.all_reduce(p.grad); p.grad /= "
+    "dist.get_world_size()",
+)
+def average_gradients(answer):
+    "Each gradient becomes the mean over all ranks."
+
+    def step(rank, n, missing=None, frozen=False):
+        model = _with_grads(rank, missing, frozen)
+        before = _weights(model)
+        answer(model)
+        if not torch.equal(before, _weights(model)):
+            raise Miss("The weights changed: average the gradients, p.grad, not p.",
+                       f"rank {rank} of {n}: the weights", _weights(model), before)  # fmt: skip
+        return _grads(model)
+
+    unit = torch.arange(1.0, 5.0).double().view(2, 2)
+    for n in (3, 2):
+        case = f"{n} ranks, gradients 1, 2, 3 ... times rank + 2"
+        results = _play(case, step, n)
+        for rank in range(n):
+            own = unit * (rank + 2)
+            total = unit * (n * (n + 3) / 2)
+            lost = "Nothing was exchanged: each rank has its own gradient."
+            if rank:  # rank 0 was right
+                lost = (
+                    "Rank 0 has the mean, this rank not: dist.reduce serves one rank."
+                )
+            same(
+                f"{case}: the weight's gradient on rank {rank}",
+                results[rank][0],
+                total / n,
+                slips={
+                    "This is the sum over all ranks: divide by their number.": total,
+                    lost: own,
+                    "Each rank divided its own gradient; the sum never arrived. An "
+                    "asynchronous call needs its wait().": own / n,
+                    "Divided twice by the number of ranks.": total / n / n,
+                    "The mean was summed again: one exchange is enough.": total * n,
+                    "Divided by 3, whatever the number of ranks: "
+                    "dist.get_world_size().": total / 3,
+                    "Divided by 2, whatever the number of ranks: "
+                    "dist.get_world_size().": total / 2,
+                },
+                slip="All ranks should leave with the mean of all.",
+            )
+            bias = torch.tensor([5.0, 6.0]).double() * (n + 3) / 2
+            same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], bias,
+                 slip="The weight is right: does the loop reach every parameter?")  # fmt: skip
+    case = "3 ranks; on rank 1 the bias has no gradient (None)"
+    slip = (
+        "A rank skips the gradient that it does not have; the others wait. Bring zeros."
+    )
+    results = _play(case, lambda rank, n: step(rank, n, missing=1), 3, slip)
+    want = torch.tensor([5.0, 6.0]).double() * (2 + 4) / 3
+    for rank in range(3):
+        if results[rank][1] is None:
+            raise Miss("The rank that brought nothing leaves with the mean like the others.",
+                       f"{case}: on rank {rank}", None, want)  # fmt: skip
+        same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], want,
+             slips={"The mean is over all ranks, also those that bring zeros.": want * 1.5})  # fmt: skip
+    results = _play("a frozen parameter", lambda rank, n: step(rank, n, frozen=True), 2)
+    for grads in results:
+        if len([g for g in grads if g is not None]) != 2:
+            raise Miss("A frozen parameter got a gradient, and weight decay would now move "
+                       "it. Skip those with requires_grad=False.",
+                       "a parameter with requires_grad=False", grads, "its grad stays None")  # fmt: skip
+
+
+class _Normed(nn.Module):
+    "Parameters, a buffer of floats and one of whole numbers."
+
+    def __init__(self, rank):
+        super().__init__()
+        self.layer = _filled(nn.Linear(2, 1), seed=rank + 1)
+        self.register_buffer("running", _normal(3, seed=rank + 50))
+        self.register_buffer("seen", torch.tensor(10 * (rank + 1)))
+
+
+@chapter.exercise(
+    "One rank's numbers must become everybody's. Which call does that?",
+    "dist.broadcast(x, src=0) fills x on every rank with rank 0's, in place. A model is "
+    "more than its parameters: batch norm keeps its means in buffers.",
+    "with torch.no_grad(): for x in (*model.parameters(), *model.buffers()): "
+    "dist.broadcast(x, src=0)",
+)
+def synchronise(answer):
+    "All ranks start from rank 0's parameters and buffers."
+
+    def start(rank, n):
+        model = _Normed(rank)
+        objects = [id(p) for p in model.parameters()]
+        answer(model)
+        parts = list(model.parameters())
+        if [id(p) for p in parts] != objects:
+            raise Miss("The parameters are new objects: an optimizer that was made before "
+                       "still moves the old ones. Fill them in place.",
+                       f"the parameters on rank {rank}", "others", "the same objects")  # fmt: skip
+        if not all(p.requires_grad and p.is_leaf for p in parts):
+            raise Miss("The parameters no longer learn: copy under torch.no_grad().",
+                       f"requires_grad and is_leaf on rank {rank}",
+                       [(p.requires_grad, p.is_leaf) for p in parts], "all True")  # fmt: skip
+        return _weights(model), model.running.clone(), model.seen.clone()
+
+    for n in (3, 2):
+        case = f"{n} ranks, each with other weights"
+        results = _play(
+            case, start, n, "Does every rank broadcast, and with the same src?"
+        )
+        models = [_Normed(rank) for rank in range(n)]
+        first = models[0]
+        mean = torch.stack([_weights(m) for m in models]).mean(0)
+        for rank, (weights, running, seen) in enumerate(results):
+            same(
+                f"{case}: the weights on rank {rank}",
+                weights,
+                _weights(first),
+                slips={
+                    "The mean of all starts: equal, but its spread is smaller than any "
+                    "start's by the root of the number of ranks. Copy rank 0's.": mean,
+                    "Rank 0 got the last rank's: src=0.": _weights(models[-1]),
+                    "The sum of all starts: copy rank 0's.": mean * n,
+                    f"Rank {rank} still has its own start.": _weights(models[rank]),
+                },
+                slip="The ranks agree, but not on rank 0's weights: a seed helps only "
+                "what is drawn after it.",
+            )
+            same(f"{case}: a buffer on rank {rank}", running, first.running,
+                 slip="The parameters are equal, the buffers are not: model.buffers() "
+                 "holds, say, the running means of batch norm.")  # fmt: skip
+            same(f"{case}: a buffer of whole numbers on rank {rank}", seen, first.seen)
+
+
+def _sampler(N, rank, world, seed, epoch):
+    "The rows by torch's own sampler."
+    sampler = DistributedSampler(range(N), world, rank, shuffle=True, seed=seed)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def _perm(N, seed):
+    return torch.randperm(N, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@chapter.exercise(
+    "Every rank shuffles all rows in the same way, without asking anybody, and then takes "
+    "its own.",
+    "A torch.Generator seeded with seed + epoch, torch.randperm(N, generator=...), the "
+    "beginning appended until the length is a multiple of world, then every world-th.",
+    "order = torch.randperm(N, generator=torch.Generator().manual_seed(seed + epoch)); "
+    "whole = -(-N // world) * world; repeat order until it has `whole` entries; "
+    "return order[rank::world]",
+)
+def shard_order(answer):
+    "This rank's rows of an epoch."
+    N, world, seed, epoch = 11, 3, 7, 2
+    case = "N = 11, 3 ranks, seed 7, epoch 2"
+    state = torch.get_rng_state()
+    got = [_rows(answer(N, r, world, seed, epoch), case, r) for r in range(world)]
+    if not torch.equal(state, torch.get_rng_state()):
+        raise Miss("It uses torch's global generator: every rank's dropout would change, "
+                   "or be the same. Make a torch.Generator() of its own.", case,
+                   "the global random state has changed", "it is as before")  # fmt: skip
+    lengths = [len(rows) for rows in got]
+    if len(set(lengths)) > 1:
+        raise Miss("Ranks have unequal numbers of rows: the one with fewer steps ends its "
+                   "epoch, and the others wait for it for ever. Extend the order by its "
+                   "own beginning.", f"{case}: rows of each rank", lengths, [4, 4, 4])  # fmt: skip
+    order = _perm(N, seed + epoch)
+    full, other_epoch = order + order[:1], _perm(N, seed)
+    slips = {
+        "Every rank has the same rows: the work is done three times.": [full[:4]] * 3,
+        "Every rank has all rows: the work is done three times.": [order] * 3,
+        "The tail is dropped: extend instead, so that every row is seen.": [
+            order[:9][r::3] for r in range(3)
+        ],
+        "Neighbouring rows in one shard: a right split, but not this one. Take every "
+        "world-th, so that one step's batches are neighbours in the order.": [
+            full[4 * r : 4 * r + 4] for r in range(3)
+        ],
+        "Each rank shuffles in its own way: some rows are seen twice, some never. All "
+        "use the same seed.": [
+            (o + o[:1])[r::3] for r in range(3) for o in [_perm(N, seed + epoch + r)]
+        ],
+        "The epoch has no effect: every epoch has the same order.": [
+            (other_epoch + other_epoch[:1])[r::3] for r in range(3)
+        ],
+        "The rows are not shuffled.": [(list(range(N)) + [0])[r::3] for r in range(3)],
+        "The missing entry is the first of the order, not the last again.": [
+            (order + order[-1:])[r::3] for r in range(3)
+        ],
+        "The missing entry is the first of the order, not row 0.": [
+            (order + [0])[r::3] for r in range(3)
+        ],
+    }
+    union = sorted(set().union(*got))
+    slip = "Together the ranks must see every row, and only the extension twice."
+    if union != list(range(N)):
+        slip = f"Rows that no rank sees: {sorted(set(range(N)) - set(union))}. {slip}"
+    want = [_sampler(N, r, world, seed, epoch) for r in range(world)]
+    same(f"{case}: rows of ranks 0, 1, 2", got, want, slips=slips, slip=slip)
+    for N, world, seed, epoch in (
+        (12, 4, 0, 0),
+        (2, 5, 1, 3),
+        (7, 1, 0, 1),
+        (9, 2, 3, 5),
+    ):
+        case = f"N = {N}, {world} ranks, seed {seed}, epoch {epoch}"
+        for r in range(world):
+            got = _rows(answer(N, r, world, seed, epoch), case, r)
+            same(f"{case}: rows of rank {r}", got, _sampler(N, r, world, seed, epoch),
+                 slip="With fewer rows than ranks the order is repeated more than once."
+                 if world > N else "Where N is a multiple of world, nothing is added.")  # fmt: skip
+
+
+def _rows(got, case, rank):
+    try:
+        return [int(i) for i in got]
+    except TypeError:
+        raise Miss("It returns the numbers of rows, a tensor or a list.",
+                   f"{case}, rank {rank}", got, "rows such as [3, 0, 7]") from None  # fmt: skip
+
+
+@chapter.exercise(
+    "Which two numbers of a rank can be added up over ranks without any loss?",
+    "Add the totals and add the counts, each over all ranks, then divide once. Both fit "
+    "into one tensor, so one call is enough.",
+    "both = torch.tensor([total, count], dtype=torch.float64); dist.all_reduce(both); "
+    "return (both[0] / both[1]).item()",
+)
+def mean_over_ranks(answer):
+    "A mean over all ranks' rows, from each rank's total and count."
+    totals, counts = [3.0, 1.0, 11.0], [4, 1, 20]
+    case = "totals 3, 1, 11 of 4, 1, 20 rows"
+    got = _play(case, lambda rank, n: answer(totals[rank], counts[rank]), 3)
+    means = [t / c for t, c in zip(totals, counts)]
+    for rank in range(3):
+        own = "This rank's own mean: nothing was exchanged."
+        if rank:  # rank 0 was right
+            own = "Only rank 0 has the mean: dist.all_reduce serves all ranks."
+        same(
+            f"{case}: on rank {rank}",
+            got[rank],
+            15 / 25,
+            slips={
+                "The mean of the ranks' means: one row counted as much as twenty.": sum(
+                    means
+                )
+                / 3,
+                "The sum of the ranks' means.": sum(means),
+                own: means[rank],
+                "The totals were added up, the counts were not.": 15 / counts[rank],
+                "The counts were added up, the totals were not.": totals[rank] / 25,
+                "The total over all ranks: divide by the number of rows.": 15.0,
+                "Divided by the number of ranks, not by the number of rows.": 15 / 3,
+            },
+            slip="All ranks need the answer: is it all_reduce, and before the division?",
+        )
+    got = _play("a rank without rows", lambda r, n: answer([6.0, 0.0][r], [8, 0][r]), 2)
+    same("totals 6, 0 of 8 and 0 rows", got, [0.75, 0.75],
+         slip="A rank without rows brings 0 and 0: divide only after the exchange.")  # fmt: skip
+    got = _play("many rows", lambda r, n: answer([0.0, 1.0][r], [2**24, 1][r]), 2)
+    same("counts 16,777,216 and 1", got, [1 / (2**24 + 1)] * 2, atol=0, rtol=1e-10,
+         slip="float32 holds whole numbers up to 16,777,216: the last row was lost. Use "
+         "dtype=torch.float64.")  # fmt: skip
+
+
+def _linear_step(answer, sizes, steps=1, momentum=0.0):
+    "Weights and losses on each rank after steps of `answer` on shards of these sizes."
+
+    def fn(rank, n):
+        model = _filled(nn.Linear(3, 4), seed=3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=momentum)
+        losses = []
+        for step in range(steps):
+            X_ND, y_N = _batch(step, sum(sizes))
+            mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+            losses.append(answer(model, optimizer, X_ND[mine], y_N[mine]))
+        return _weights(model), losses
+
+    return fn
+
+
+def _batch(step, N):
+    y_N = torch.randint(4, (N,), generator=torch.Generator().manual_seed(step))
+    return _normal(N, 3, seed=20 + step), y_N
+
+
+def _alone(N, steps=1, momentum=0.0, loss=F.cross_entropy, scale=1.0, zero=True):
+    "The same steps in one process."
+    model = _filled(nn.Linear(3, 4), seed=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=momentum)
+    losses = []
+    for step in range(steps):
+        X_ND, y_N = _batch(step, N)
+        if zero:
+            optimizer.zero_grad()
+        value = loss(model(X_ND), y_N)
+        (scale * value).backward()
+        optimizer.step()
+        losses.append(value.item())
+    return _weights(model), losses
+
+
+def _mean_of_means(sizes):
+    "A loss that averages each shard, then the shards."
+
+    def loss(logits, y_N):
+        parts = zip(logits.split(sizes), y_N.split(sizes))
+        return sum(F.cross_entropy(z, y) for z, y in parts) / len(sizes)
+
+    return loss
+
+
+@chapter.exercise(
+    "First find out how many rows all ranks have together. Then each rank adds up its "
+    "rows' losses and divides by that number, whatever its own share.",
+    'reduction="sum", divided by all rows: the gradients of the ranks then *add up* to the '
+    "right one. average_gradients divides by the number of ranks, so multiply by it first. "
+    "mean_over_ranks gives the loss to return.",
+    "rows = torch.tensor(float(len(y_B))); dist.all_reduce(rows); total = "
+    'F.cross_entropy(model(X_BD), y_B, reduction="sum"); optimizer.zero_grad(); '
+    "(total * dist.get_world_size() / rows).backward(); average_gradients(model); "
+    "optimizer.step(); return mean_over_ranks(total.item(), len(y_B))",
+    seconds=20,  # a first optimizer imports for some seconds
+)
+def parallel_step(answer):
+    "One step on the rows of all ranks, however they are shared out."
+    for sizes in ([2, 2, 2], [5, 1, 2], [3, 4, 0]):
+        N, n = sum(sizes), len(sizes)
+        case = (
+            f"one step, lr = 0.5, shards of {sizes[0]}, {sizes[1]} and {sizes[2]} rows"
+        )
+        want, (loss,) = _alone(N)
+        results = _play(case, _linear_step(answer, sizes), n,
+                        "A rank without rows makes every call, too.")  # fmt: skip
+        means, summed = want, _alone(N, scale=n)[0]
+        slips = {
+            "The ranks' gradients were added up, not averaged: the step is three times "
+            "too long.": summed,
+            "The step is three times too short: average_gradients divides by the number "
+            "of ranks already.": _alone(N, scale=1 / n)[0],
+            "The weights have not moved.": _weights(_filled(nn.Linear(3, 4), seed=3)),
+            "The loss is a sum over rows: the step is too long by their number.": _alone(
+                N, scale=N
+            )[0],
+        }
+        if 0 not in sizes and len(set(sizes)) > 1:
+            means = _alone(N, loss=_mean_of_means(sizes))[0]
+            slips[
+                "A mean of means: a shard of 1 row pulls as hard as one of 5. Divide each "
+                "rank's sum by the rows of all ranks."
+            ] = means
+        for rank, (weights, losses) in enumerate(results):
+            if not torch.isfinite(weights).all():
+                raise Miss("A mean over no rows is 0 / 0. Add up, and divide by the rows of "
+                           "all ranks.", f"{case}: the weights on rank {rank}", weights, want)  # fmt: skip
+            own = _own_step(sizes, rank)
+            same(f"{case}: the weights on rank {rank}", weights, want,
+                 slips={**slips, "Each rank went its own way: average before the "
+                        "optimizer's step.": own},
+                 slip="Every rank must make the step that one process would make on all "
+                 "rows.")  # fmt: skip
+            if losses[0] is None:
+                raise Miss("It returns nothing: the mean loss over all rows is wanted.",
+                           f"{case}: the loss on rank {rank}", None, loss)  # fmt: skip
+            same(f"{case}: the loss that rank {rank} returns", losses[0], loss,
+                 slip="The weights are right. The loss to return is the mean over all "
+                 "ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
+    case = "three steps with momentum, shards of 5, 1 and 2 rows"
+    results = _play(case, _linear_step(answer, [5, 1, 2], 3, 0.9), 3)
+    stale = _alone(8, 3, 0.9, zero=False)[0]
+    for rank, (weights, _) in enumerate(results):
+        same(f"{case}: the weights on rank {rank}", weights, _alone(8, 3, 0.9)[0],
+             slips={"Old gradients are still there: optimizer.zero_grad().": stale},
+             slip="The first step is right; is optimizer.zero_grad() called before "
+             "backward, in every step?")  # fmt: skip
+
+
+def _own_step(sizes, rank):
+    "Where this rank alone would go."
+    model = _filled(nn.Linear(3, 4), seed=3)
+    X_ND, y_N = _batch(0, sum(sizes))
+    mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    if sizes[rank]:
+        F.cross_entropy(model(X_ND[mine]), y_N[mine]).backward()
+        torch.optim.SGD(model.parameters(), lr=0.5).step()
+    return _weights(model)
+
+
+@chapter.exercise(
+    "Walk through the parameters from the last to the first, with one open bucket.",
+    "Start a new bucket when there is none yet, or when the next parameter no longer fits "
+    "into what is left of cap.",
+    "buckets, room = [], 0; for i in reversed(range(len(sizes))): if not buckets or "
+    "sizes[i] > room: buckets.append([]); room = cap; then buckets[-1].append(i); "
+    "room -= sizes[i]",
+)
+def make_buckets(answer):
+    "Parameters in groups, in the order in which backward finishes them."
+
+    def plain(got, case):
+        try:
+            return [[int(i) for i in bucket] for bucket in got]
+        except TypeError:
+            raise Miss("It returns a list of lists of parameter numbers.", case, got,
+                       [[1, 0]]) from None  # fmt: skip
+
+    case = "sizes [4, 4, 4, 4, 4], cap 8"
+    same(
+        case,
+        plain(answer([4] * 5, 8), case),
+        [[4, 3], [2, 1], [0]],
+        slips={
+            "Forwards: backward finishes the last parameters first.": [[0, 1], [2, 3], [4]],
+            "The last bucket got lost.": [[4, 3], [2, 1]],
+            "The last bucket got lost, and it runs forwards.": [[0, 1], [2, 3]],
+            "Full means full: close a bucket before it would hold more than cap.": [
+                [4, 3, 2],
+                [1, 0],
+            ],
+            "What just fits belongs in: compare with >, not >=.": [
+                [4], [3], [2], [1], [0],
+            ],
+            "Inside a bucket, too, the last parameter comes first.": [
+                [3, 4], [1, 2], [0],
+            ],
+        },
+    )  # fmt: skip
+    case = "sizes [3, 20, 2], cap 6: one parameter is larger than a bucket"
+    same(
+        case,
+        plain(answer([3, 20, 2], 6), case),
+        [[2], [1], [0]],
+        slips={
+            "A parameter larger than cap travels alone: it was left out.": [[2, 0]],
+            "A later parameter went into an earlier bucket: keep the order.": [
+                [2, 0],
+                [1],
+            ],
+            "The large parameter fills its bucket: nothing joins it.": [[2], [1, 0]],
+            "The large parameter opens a bucket of its own.": [[2, 1], [0]],
+        },
+    )
+    case = "sizes [2, 20], cap 6: the first to come is too large"
+    same(case, plain(answer([2, 20], 6), case), [[1], [0]],
+         slips={"An empty bucket leaves first: open one only when there is something to "
+                "put in.": [[], [1], [0]]})  # fmt: skip
+    case = "sizes [1, 1, 5, 2], cap 6: buckets of neighbours, in order"
+    same(case, plain(answer([1, 1, 5, 2], 6), case), [[3], [2, 1], [0]],
+         slips={"A later parameter went into an earlier bucket. That packs better, and the "
+                "bucket then leaves later: keep the order.": [[3, 1, 0], [2]]})  # fmt: skip
+    same("no parameters", plain(answer([], 6), "no parameters"), [])
+    draw = random.Random(0)
+    for _ in range(30):
+        sizes = [draw.randint(1, 9) for _ in range(draw.randint(1, 12))]
+        case = f"sizes {sizes}, cap 10"
+        same(case, plain(answer(list(sizes), 10), case), _greedy(sizes, 10))
+
+
+def _greedy(sizes, cap):
+    "The longest bucket that fits, again and again."
+    left, buckets = list(reversed(range(len(sizes)))), []
+    while left:
+        fits = [k for k in range(1, len(left) + 1)
+                if k == 1 or sum(sizes[i] for i in left[:k]) <= cap]  # fmt: skip
+        buckets.append(left[: fits[-1]])
+        left = left[fits[-1] :]
+    return buckets
+
+
+class _Branches(nn.Module):
+    "Two branches in float64; `order` says which are used, and in which order."
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 1, bias=False), nn.Linear(3, 2, bias=False)
+        _filled(self, seed=5)
+
+    def forward(self, X_BD, order="ab"):
+        parts = {"a": self.a, "b": self.b}
+        total = 0.0
+        for name in order:  # what comes last goes first in backward
+            total = (total + 1) * parts[name](X_BD).mean()
+        return total
+
+
+def _tower():
+    "Six parameters of 96, 32, 128, 32, 64, 16 bytes."
+    return _filled(
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(),
+                      nn.Linear(4, 2)), seed=6,
+    )  # fmt: skip
+
+
+def _tower_slope(seed, weight=1.0):
+    "Gradients of one rank's rows."
+    model = _tower()
+    (weight * model(_normal(5, 3, seed=seed)).square().mean()).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@chapter.exercise(
+    "arrived counts down and sends what is ready, send starts one sum, finish waits for "
+    "all of them.",
+    "arrived: nothing while self.sync is False; else count, and as long as the *next* "
+    "bucket to leave misses nothing, send it. send: one flat tensor, "
+    "dist.all_reduce(flat, async_op=True), and keep (flat, work). finish: send the rest, "
+    "then for each bucket wait, divide, and cut the flat tensor into gradients.",
+    "The next bucket's number is len(self.flying). In finish: work.wait(); flat /= "
+    "dist.get_world_size(); for p, mean in zip(bucket, flat.split([p.numel() for p in "
+    "bucket])): p.grad = mean.view_as(p). Last: self.begin().",
+    kind="class",
+)
+def Overlapped(answer):
+    "Buckets that travel while backward still runs."
+    cap, n = 160, 3
+
+    def step(rank, n, rounds=1):
+        model = _tower()
+        parallel, got = answer(model, cap), []
+        before = _weights(model)
+        for round in range(rounds):
+            for p in model.parameters():
+                p.grad = None
+            model(_normal(5, 3, seed=10 * round + rank)).square().mean().backward()
+            parallel.finish()
+            got.append(_flat_grads(model, f"round {round + 1}, rank {rank}"))
+        if not torch.equal(before, _weights(model)):
+            raise Miss("The weights changed: only gradients travel.",
+                       f"rank {rank}: the weights", _weights(model), before)  # fmt: skip
+        return got
+
+    case, calls = "3 ranks, 3 buckets: after backward and finish", []
+    results = _play(case, step, n, calls=calls)
+    slopes = [_tower_slope(rank) for rank in range(n)]
+    total = sum(slopes)
+    for rank in range(n):
+        same(
+            f"{case}: the gradients on rank {rank}",
+            results[rank][0],
+            total / n,
+            slips={
+                "This is the sum over ranks: divide by their number, after wait() (what "
+                "you write before it is overwritten).": total,
+                "Each rank has its own gradient still: in finish, put the means into "
+                "p.grad.": slopes[rank],
+                "Nothing was summed: wait for the work before you read its tensor.": slopes[
+                    rank
+                ]
+                / n,
+                "Divided twice.": total / n / n,
+            },
+            slip="Does each piece of the flat tensor go to the parameter it came from, in "
+            "the same order?",
+        )
+    mine = [call for call in calls if call.rank == 0]
+    sizes = [p.numel() * 8 for p in _tower().parameters()]
+    want = [sum(sizes[i] for i in b) for b in course.make_buckets(sizes, cap)]
+    if [call.bytes for call in mine] != want:
+        raise Miss("One message a bucket: flatten its gradients, put them into one tensor "
+                   "with torch.cat, sum that.", "bytes of rank 0's calls, in order",
+                   [call.bytes for call in mine], want)  # fmt: skip
+    if not mine[0].in_backward:
+        raise Miss("Nothing leaves before backward is over: `arrived` should send each "
+                   "bucket as soon as it is full.", "rank 0's first bucket leaves",
+                   "after backward", "during backward")  # fmt: skip
+    if not all(call.asynchronous for call in mine):
+        raise Miss("Backward stands still while a bucket travels: async_op=True, and wait "
+                   "in finish.", "rank 0's calls", "synchronous", "async_op=True")  # fmt: skip
+    if not all(call.in_backward for call in mine):
+        raise Miss("Some buckets leave only in finish, though they were full before.",
+                   "rank 0's buckets leave during backward",
+                   [call.in_backward for call in mine], [True] * 3)  # fmt: skip
+    case = "a second step"
+    second = _play(case, lambda rank, n: step(rank, n, 2), n,
+                   "Is the count of missing gradients set back after each step?")  # fmt: skip
+    want = sum(_tower_slope(10 + rank) for rank in range(n)) / n
+    for rank in range(n):
+        same(f"{case}: the gradients on rank {rank}", second[rank][1], want,
+             slips={"These are the first step's: call self.begin() at the end of finish.":
+                    total / n},
+             slip="The first step was right. Is everything forgotten after it? "
+             "self.begin() at the end of finish.")  # fmt: skip
+    _quiet(answer)
+    _order(answer)
+    _unused(answer)
+
+
+def _flat_grads(model, case):
+    for p in model.parameters():
+        if p.grad is None:
+            raise Miss("After finish every parameter has a gradient.", case, None,
+                       f"a gradient of shape {tuple(p.shape)}")  # fmt: skip
+        if p.grad.shape != p.shape:
+            raise Miss("A gradient has the shape of its parameter: .view_as(p).", case,
+                       tuple(p.grad.shape), tuple(p.shape))  # fmt: skip
+    return torch.cat([p.grad.flatten() for p in model.parameters()]).clone()
+
+
+def _quiet(answer):
+    "no_sync: two backward passes, one exchange."
+
+    def fn(rank, n):
+        model = _tower()
+        parallel = answer(model, 160)
+        with parallel.no_sync():
+            model(_normal(5, 3, seed=rank)).square().mean().backward()
+        model(_normal(5, 3, seed=30 + rank)).square().mean().backward()
+        parallel.finish()
+        return _flat_grads(model, f"rank {rank}")
+
+    case, calls = "one backward inside no_sync, one outside", []
+    results = _play(case, fn, 2, calls=calls)
+    first = sum(_tower_slope(rank) for rank in range(2)) / 2
+    last = sum(_tower_slope(30 + rank) for rank in range(2)) / 2
+    for rank in range(2):
+        same(f"{case}: the gradients on rank {rank}", results[rank], first + last,
+             slips={"The quiet pass is lost: its gradients wait in p.grad and travel with "
+                    "the next.": last,
+                    "Only the first pass travelled.": first},
+             slip="While self.sync is False, nothing counts and nothing leaves.")  # fmt: skip
+    if len(calls) != 2 * 3:
+        raise Miss("Inside no_sync nothing travels.", f"{case}: calls of both ranks",
+                   len(calls), 6)  # fmt: skip
+
+
+def _unused(answer):
+    "A branch that one rank does not use."
+
+    def fn(rank, n):
+        model = _Branches()
+        parallel = answer(model, 24)
+        model(_normal(4, 3, seed=rank), "a" if rank == 1 else "ab").backward()
+        parallel.finish()
+        return _flat_grads(model, f"rank {rank}: a branch it did not use")
+
+    case = "rank 1 does not use one branch"
+    results = _play(case, fn, 2, "A bucket that never fills must leave in finish, with "
+                    "zeros for what is missing.")  # fmt: skip
+    want = 0.0
+    for rank, order in enumerate(("ab", "a")):
+        model = _Branches()
+        model(_normal(4, 3, seed=rank), order).backward()
+        want = want + torch.cat(
+            [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+             for p in model.parameters()]) / 2  # fmt: skip
+    for rank in range(2):
+        same(f"{case}: the gradients on rank {rank}", results[rank], want,
+             slip="What has no gradient counts as 0.")  # fmt: skip
+
+
+def _order(answer):
+    "Branches that finish in another order on another rank."
+
+    def fn(rank, n):
+        model = _Branches()
+        parallel = answer(model, 24)
+        model(_normal(4, 3, seed=rank), "ba" if rank == 1 else "ab").backward()
+        parallel.finish()
+        return _flat_grads(model, f"rank {rank}")
+
+    case = "on rank 1 the gradients arrive in another order"
+    results = _play(case, fn, 2, "Buckets leave in their own order: none before the one "
+                    "ahead of it.")  # fmt: skip
+    want = 0.0
+    for rank, order in enumerate(("ab", "ba")):
+        model = _Branches()
+        model(_normal(4, 3, seed=rank), order).backward()
+        want = want + torch.cat([p.grad.flatten() for p in model.parameters()]) / 2
+    for rank in range(2):
+        same(f"{case}: the gradients on rank {rank}", results[rank], want)
+
+
+@chapter.exercise(
+    "All micro-batches but the last are quiet.",
+    "zero_grad once. with parallel.no_sync(): backward for all but the last; then the last "
+    "one outside. Each loss is a mean over its own rows: divide it by the number of "
+    "micro-batches.",
+    "optimizer.zero_grad(); *first, last = batches; with parallel.no_sync(): for X, y in "
+    "first: (F.cross_entropy(parallel.model(X), y) / len(batches)).backward(); the same "
+    "for last; parallel.finish(); optimizer.step()",
+    seconds=20,
+)
+def accumulate(answer):
+    "One step from several micro-batches, with one exchange."
+
+    def fn(parts, steps=1):
+        def play(rank, n):
+            model = _filled(nn.Linear(3, 4), seed=3)
+            parallel = course.Overlapped(model, cap=1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+            for step in range(steps):
+                X_ND, y_N = _batch(step, 6 * parts)
+                mine = slice(3 * parts * rank, 3 * parts * (rank + 1))
+                pairs = zip(X_ND[mine].split(3), y_N[mine].split(3))
+                answer(parallel, optimizer, list(pairs))
+            return _weights(model)
+
+        return play
+
+    for parts in (3, 1):
+        case = f"2 ranks, {parts} micro-batch{'es' * (parts > 1)} of 3 rows each"
+        calls = []
+        results = _play(case, fn(parts), 2, calls=calls)
+        want = _alone(6 * parts)[0]
+        for rank in range(2):
+            slips = {
+                f"The step is {parts} times too long: divide each loss by the number of "
+                "micro-batches.": _alone(6 * parts, scale=parts)[0],
+                "The weights have not moved.": _weights(
+                    _filled(nn.Linear(3, 4), seed=3)
+                ),
+                "Only the last micro-batch counted.": _last_only(parts),
+            }
+            same(f"{case}: the weights on rank {rank}", results[rank], want, slips=slips,
+                 slip="The step must be the one that one process makes on all rows; is "
+                 "parallel.finish() called before the optimizer's step?")  # fmt: skip
+        if len(calls) != 2 * 2:
+            raise Miss("A step talks once, whatever the number of micro-batches: all but "
+                       "the last run inside parallel.no_sync().",
+                       f"{case}: all_reduce calls of both ranks", len(calls), 4)  # fmt: skip
+        if not all(call.in_backward for call in calls):
+            raise Miss("The last micro-batch is quiet too: nothing overlaps, everything "
+                       "waits for finish. Run it outside no_sync.",
+                       f"{case}: buckets leave", "after backward", "during backward")  # fmt: skip
+    results = _play("two steps", fn(2, steps=2), 2)
+    for rank in range(2):
+        same(f"two steps: the weights on rank {rank}", results[rank],
+             _alone(12, steps=2)[0],
+             slip="The first step is right: optimizer.zero_grad(), once, at the "
+             "beginning.")  # fmt: skip
+
+
+def _last_only(parts):
+    model = _filled(nn.Linear(3, 4), seed=3)
+    X_ND, y_N = _batch(0, 6 * parts)
+    last = torch.tensor(
+        [3 * parts * rank + 3 * (parts - 1) + i for rank in range(2) for i in range(3)]
+    )
+    (F.cross_entropy(model(X_ND[last]), y_N[last]) / parts).backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    return _weights(model)
+
+
+@chapter.exercise(
+    "A bucket starts when two things are true: it is full, and the link is free.",
+    "start = max(when it is full, the end of the trip before); end = start + its seconds.",
+    "free, trips = 0.0, []; for full, takes in zip(ready, seconds): start = max(full, "
+    "free); free = start + takes; trips.append((start, free))",
+)
+def timeline(answer):
+    "When each bucket travels, one at a time."
+    ready, seconds = [1.0, 2.0, 6.0], [3.0, 1.0, 2.0]
+    case = "full at 1, 2 and 6 s, travelling 3, 1 and 2 s"
+    same(
+        case,
+        answer(list(ready), list(seconds)),
+        [(1.0, 4.0), (4.0, 5.0), (6.0, 8.0)],
+        slips={
+            "Two buckets are on the link at once: one waits until the link is free.": [
+                (1.0, 4.0), (2.0, 3.0), (6.0, 8.0),
+            ],
+            "The link never rests: a bucket cannot leave before it is full.": [
+                (0.0, 3.0), (3.0, 4.0), (4.0, 6.0),
+            ],
+            "A bucket left before it was full: the first starts at 1, the third at 6.": [
+                (1.0, 4.0), (4.0, 5.0), (5.0, 7.0),
+            ],
+            "All wait until backward is over: that is the step without overlap.": [
+                (6.0, 9.0), (9.0, 10.0), (10.0, 12.0),
+            ],
+            "These are (start, seconds): the second number is the end.": [
+                (1.0, 3.0), (4.0, 1.0), (6.0, 2.0),
+            ],
+            "Only the ends: (start, end) for each bucket.": [4.0, 5.0, 8.0],
+        },
+    )  # fmt: skip
+    same("one bucket, full at 5", answer([5.0], [0.5]), [(5.0, 5.5)])
+    got = answer([], [])
+    same("no bucket", list(got), [])
+    ready, seconds = [0.5, 0.5, 0.75, 4.0, 4.25], [1.0, 0.25, 0.5, 0.5, 0.125]
+    same("five buckets", answer(ready, seconds),
+         [(0.5, 1.5), (1.5, 1.75), (1.75, 2.25), (4.0, 4.5), (4.5, 4.625)])  # fmt: skip

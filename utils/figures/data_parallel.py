@@ -1,0 +1,309 @@
+"""The figures of chapter 17."""
+
+import numpy as np
+import torch
+from matplotlib.ticker import FixedLocator, NullLocator
+from torch import nn
+
+from utils import plots, ranks
+from utils.data_parallel import Overlapped, make_buckets, synchronise, timeline
+
+RANK = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY)
+MIB = 2**20
+
+
+# ---- the first look ----
+
+
+def _network():
+    return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+
+
+def _flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def _rows(step, N):
+    generator = torch.Generator().manual_seed(step)
+    return torch.randperm(N, generator=generator)[:64]
+
+
+def _descend(model, X_ND, y_N, steps, rank=0, n=1, parallel=None):
+    "Losses before each step (T,) and weights after it (T, P), with rows rank::n."
+    losses, path = [], []
+    for step in range(steps):
+        rows = _rows(step, len(y_N))[rank::n]
+        model.zero_grad()
+        loss = nn.functional.cross_entropy(model(X_ND[rows]), y_N[rows])
+        loss.backward()
+        if parallel is not None:
+            parallel.finish()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.3 * p.grad
+        losses.append(loss.item())
+        path.append(_flat(model))
+    return np.array(losses), torch.stack(path).numpy()
+
+
+def many_hands(steps=50, n=4):
+    "Four processes, each with a quarter of every batch, beside one with all of it."
+    from utils.data import digits
+
+    X_ND, y_N = (torch.tensor(part) for part in digits()[:2])
+
+    def hand(rank, n):
+        model = _network()
+        synchronise(model)
+        return _descend(model, X_ND, y_N, steps, rank, n, Overlapped(model))
+
+    results = ranks.run(hand, n)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)  # the seed of rank 0
+        model = _network()
+    alone, path = _descend(model, X_ND, y_N, steps)
+    gap_T = np.max([abs(theirs - path).max(1) for _, theirs in results], 0)
+    assert gap_T.max() < 1e-12, "the four processes left the path of the one"
+    fig, (left, right) = plots.subplots(1, 2, size=(8.6, 3.3), width_ratios=(3, 2))
+    for rank, (losses, _) in enumerate(results):
+        left.plot(losses, color=RANK[rank], lw=1, alpha=0.9)
+    left.plot(alone, color=plots.BLACK, lw=2.5, ls=(0, (2, 1)))
+    left.text(
+        0.03, 0.06, "thin: four ranks, 16 rows each\ndashed: one process, all 64 rows",
+        transform=left.transAxes,
+    )  # fmt: skip
+    left.set(xlabel="step", ylabel="loss before the step", ylim=(0, None))
+    plots.title(left, "Four ranks see four losses ...")
+    right.semilogy(np.maximum(gap_T, 1e-18), color=plots.BLACK)
+    right.axhline(1e-6, color=plots.RED, lw=1, ls="--")
+    right.text(0, 2e-6, "what we ask for: 1e-6", color=plots.RED)
+    right.set(xlabel="step", ylabel="largest gap in any weight", ylim=(1e-18, 1e-3))
+    right.yaxis.set_major_locator(FixedLocator([1e-18, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3]))
+    right.yaxis.set_minor_locator(NullLocator())
+    plots.title(right, "... and keep one model")
+    return fig, (
+        "Fifty steps on the digits. Four processes see different losses, scattered round "
+        "that of one process with all 64 rows; their weights and its weights differ by "
+        "less than 1e-12 (float64) at every step."
+    )
+
+
+# ---- what each slip does ----
+
+
+def slips(gaps):
+    "{way: largest gap to one process's weights, (T,)} on a logarithmic axis."
+    fig, ax = plots.subplots(size=(7, 3.7))
+    colours = {"right": plots.BLACK}
+    named = iter((plots.RED, plots.ORANGE, plots.PURPLE, plots.BLUE))
+    ends = {}
+    for name, gap_T in gaps.items():
+        colour = colours.get(name) or next(named)
+        style = "--" if name == "no exchange" else "-"  # it may lie under another
+        (line,) = ax.semilogy(np.maximum(np.asarray(gap_T), 1e-17), style, color=colour)
+        ends[name] = (line, line.get_ydata()[-1])
+    low = None
+    for name, (line, y) in sorted(ends.items(), key=lambda item: item[1][1]):
+        y = y if low is None or y > 9 * low else 9 * low  # labels do not touch
+        low = y
+        ax.annotate(
+            name, (len(line.get_xdata()) - 1, y), xytext=(6, 0),
+            textcoords="offset points", color=line.get_color(), va="center",
+            annotation_clip=False,
+        )  # fmt: skip
+    ax.set(xlabel="step", ylabel="largest gap to one process", ylim=(1e-17, 1e3))
+    ax.yaxis.set_major_locator(FixedLocator([1e-16, 1e-12, 1e-8, 1e-4, 1]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    plots.title(ax, "One forgotten line, and it is another training run")
+    far = [name for name in gaps if name != "right"]
+    return fig, (
+        "Largest difference between any rank's weights and those of one process over "
+        "the steps, logarithmic: rounding only where all is right; far above it for "
+        f"each slip ({', '.join(far)})."
+    )
+
+
+# ---- whose rows ----
+
+
+def shards(N, world, orders):
+    "orders[epoch][rank]: rows; a strip an epoch, a colour a rank, extensions hatched."
+    fig, axes = plots.subplots(len(orders), 1, size=(7.4, 0.95 * len(orders) + 0.75))
+    for epoch, (ax, by_rank) in enumerate(zip(np.atleast_1d(axes), orders)):
+        order = [
+            (int(row), rank) for rows in zip(*by_rank) for rank, row in enumerate(rows)
+        ]
+        for place, (row, rank) in enumerate(order):
+            again = place >= N
+            ax.bar(
+                place, 1, width=0.94, color="white" if again else RANK[rank],
+                edgecolor=RANK[rank], hatch="////" if again else None,
+            )  # fmt: skip
+            ax.text(
+                place, 0.5, row, ha="center", va="center", fontsize=9,
+                color=RANK[rank] if again else "white",
+                bbox={"fc": "white", "ec": "none", "pad": 1} if again else None,
+            )  # fmt: skip
+            if place < world:
+                ax.text(place, 1.12, f"rank {rank}", ha="center", color=RANK[rank],
+                        fontsize=8)  # fmt: skip
+        for cut in range(world, len(order), world):
+            ax.axvline(cut - 0.5, color=plots.BLACK, lw=1)
+        ax.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, 1.4), yticks=[], xticks=[])
+        ax.set_ylabel(f"epoch {epoch}", rotation=0, ha="right", va="center")
+        ax.grid(False)
+        for side in ax.spines.values():
+            side.set_visible(False)
+    plots.title(
+        np.atleast_1d(axes)[0], "Every row once, equal shares, another deal each epoch"
+    )
+    return fig, (
+        f"Two epochs of {N} rows dealt to {world} ranks like cards, in a shuffled order "
+        "that all ranks know; where the rows run out, the first of the order are dealt "
+        "once more (hatched). Black lines part the steps."
+    )
+
+
+# ---- the bill ----
+
+
+def bill(table):
+    "{n: dict(wall=, device=, cpu=)}: seconds on the clock and seconds that are paid for."
+    counts = list(table)
+    fig, ax = plots.subplots(size=(6.8, 3.4))
+    for name, colour in (
+        ("device", plots.RED),
+        ("cpu", plots.ORANGE),
+        ("wall", plots.BLUE),
+    ):
+        ax.plot(
+            range(len(counts)), [table[n][name] for n in counts], "o-", color=colour
+        )
+    label = {
+        "device": "device-seconds:\nranks x wall clock", "cpu": "CPU seconds\nof all ranks",
+        "wall": "wall clock",
+    }  # fmt: skip
+    ends = sorted((table[counts[-1]][name], name) for name in label)
+    top = max(row["device"] for row in table.values())
+    low = -np.inf
+    for y, name in ends:
+        low = max(y, low + 0.17 * top)
+        colour = {"device": plots.RED, "cpu": plots.ORANGE, "wall": plots.BLUE}[name]
+        ax.annotate(label[name], (len(counts) - 1, low), xytext=(8, 0), va="center",
+                    textcoords="offset points", color=colour, annotation_clip=False)  # fmt: skip
+    ax.set(ylim=(0, 1.1 * top), xlabel="ranks, for the same rows a step")
+    ax.set_ylabel("seconds for the same work")
+    ax.set_xticks(range(len(counts)), counts)
+    more = table[counts[-1]]["device"] / table[counts[0]]["device"]
+    plots.title(ax, f"The same training, {more:.1f} times the device-seconds")
+    return fig, (
+        f"Seconds for the same training on {', '.join(map(str, counts))} ranks: the wall "
+        f"clock, the CPU seconds of all ranks, and ranks times wall clock, which ends at "
+        f"{more:.1f} times that of one rank on this machine."
+    )
+
+
+# ---- the lab ----
+
+
+def overlap(ready, sizes, links):
+    """draw(bucket_KiB, link, ranks, chip, overlapped): the Gantt chart of one step.
+
+    ready: seconds after which backward has each parameter's gradient, in the model's
+    order; sizes: bytes; links: {name: (alpha seconds, bytes a second)}.
+    """
+
+    first = next((name for name in links if "InfiniBand" in name), next(iter(links)))
+
+    def draw(bucket_KiB=32768, link=first, ranks=8, chip=10, overlapped=True):
+        alpha, speed = links[link]
+        cap = bucket_KiB * 1024
+        buckets = make_buckets(sizes, cap)
+        full = [max(ready[i] for i in b) / chip for b in buckets]
+        bytes_ = [sum(sizes[i] for i in b) for b in buckets]
+        takes = [2 * (ranks - 1) * (alpha + size / ranks / speed) for size in bytes_]
+        over = max(ready) / chip
+        start = full if overlapped else [over] * len(full)
+        trips = timeline(start, takes)
+        end = max(over, trips[-1][1])
+        busy = sum(takes)
+        bare = end - over
+        return _gantt(full, bytes_, trips, over, end, busy, bare, link, ranks)
+
+    return draw
+
+
+def _size(size):
+    return f"{size / MIB:.1f} MiB" if size > MIB / 20 else f"{size / 1024:.0f} KiB"
+
+
+def _gantt(full, bytes_, trips, over, end, busy, bare, link, ranks):
+    unit, factor = ("ms", 1e3) if end > 2e-3 else ("µs", 1e6)
+    fig, ax = plots.subplots(size=(8, 2.9))
+    before = 0.0
+    for number, (ready, size, (start, stop)) in enumerate(zip(full, bytes_, trips)):
+        colour = RANK[number % len(RANK)]
+        for y, a, b in ((1, before, ready), (0, start, stop)):
+            ax.barh(y, (b - a) * factor, left=a * factor, height=0.55, color=colour,
+                    edgecolor="white", lw=0.6 if len(full) < 40 else 0)  # fmt: skip
+            if (b - a) / end > 0.09:
+                ax.text((a + b) / 2 * factor, y, _size(size), ha="center",
+                        va="center", color="white", fontsize=8.5)  # fmt: skip
+        before = ready
+    ax.axvline(over * factor, color=plots.BLACK, lw=1.2, ls="--")
+    side = "left" if over < 0.3 * end else "right"
+    ax.text(over * factor, 1.42, " backward is over ", ha=side, va="bottom", fontsize=9)
+    if bare > 0.02 * end:
+        ax.annotate("", (end * factor, -0.46), (over * factor, -0.46),
+                    arrowprops={"arrowstyle": "<->", "color": plots.RED})  # fmt: skip
+        x, side = ((over + end) / 2, "center") if bare > 0.3 * end else (end, "right")
+        ax.text(x * factor, -0.52, f"the step waits {bare * factor:.3g} {unit}",
+                color=plots.RED, ha=side, va="top", fontsize=9)  # fmt: skip
+    ax.set(yticks=[0, 1], yticklabels=["link", "backward"], ylim=(-0.95, 1.75))
+    ax.set(xlabel=f"{unit} since backward began", xlim=(0, end * factor * 1.02))
+    ax.grid(axis="y", visible=False)
+    hidden = round(100 * (1 - bare / busy)) if busy else 100
+    hidden = max(hidden, 0)  # rounding may leave -0.0000001
+    count = f"{len(full)} bucket{'s' * (len(full) != 1)}"
+    plots.title(
+        ax,
+        f"{count}: {end * factor:.3g} {unit}, {hidden} % of the travel is hidden",
+    )
+    return fig, (
+        f"{ranks} ranks over {link}, {count}: gradients travel {busy * factor:.3g} {unit} "
+        f"in all, of which {hidden} percent hide under a backward pass of "
+        f"{over * factor:.3g} {unit}; the step's second half ends at {end * factor:.3g} {unit}."
+    )
+
+
+# ---- predicted, not measured ----
+
+
+def predicted(table, setting):
+    "{link: {n: efficiency}} by the model, for chips that nobody here has."
+    fig, ax = plots.subplots(size=(7, 3.7))
+    told, in_box = [], 0
+    for (link, by_n), colour in zip(table.items(), RANK):
+        ns, shares = list(by_n), [100 * e for e in by_n.values()]
+        ax.plot(ns, shares, "o-", ms=4, color=colour)
+        low = next((i for i, share in enumerate(shares) if share < 50), None)
+        if low is None:  # ends inside one box: the label below, one line each
+            link += f", to {ns[-1]}"
+            at, shift = (ns[-1], shares[-1]), (6, -12 - 14 * in_box)
+            in_box += 1
+        else:
+            at, shift = (ns[low], shares[low]), (8, 6)
+            told.append(f"below half at {ns[low]:,} chips on {link}")
+        ax.annotate(link, at, xytext=shift, textcoords="offset points", color=colour,
+                    va="center", annotation_clip=False)  # fmt: skip
+    ax.set(xscale="log", xlabel="chips", ylabel="efficiency, % (predicted)")
+    ax.set_ylim(0, 108)
+    ticks = sorted({n for by_n in table.values() for n in by_n})[::2]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    plots.title(ax, "A prediction: the wire decides how many chips are worth it")
+    return fig, (
+        f"Predicted share of each chip's time that is useful, against the number of chips: "
+        f"{setting}. It falls once travel outlasts backward: {', '.join(told)}."
+    )
