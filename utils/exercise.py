@@ -203,7 +203,10 @@ class Exercise:
                 f"{self.name} was interrupted before it had an answer.",
             )
         except BaseException as error:
-            verdict, report = "wrong", _tell_error(error)
+            verdict, report = (
+                "wrong",
+                _tell_error(error, self.test.__code__.co_filename),
+            )
         if printed.text:
             report += f"\nIt printed: {printed}"
         return verdict, report
@@ -216,18 +219,24 @@ class Exercise:
                 f"{self.name} is bound to the reference answer, which an earlier check "
                 "handed out. Write yours, run its cell, then check again."
             )
+        views = []
         if self.kind == "class" and not isinstance(answer, type):
             raise Miss(f"{self.name} should be a class; it is {_a(answer)}.")
         if self.kind == "function":
             if not callable(answer):
                 raise Miss(f"{self.name} should be a function; it is {_a(answer)}.")
-            answer = self._watched(answer)
+            answer = self._watched(answer, views)
         if self.kind == "value" and callable(answer):
             raise Miss(f"{self.name} should be a value; it is {_a(answer)}: call it?")
         self.test(answer)
+        if any(views):  # told last: a wrong value is the larger slip
+            raise Miss(
+                f"{self.name} returns a view: what it returns shares memory with its "
+                "input, so changing one changes the other. Return a copy."
+            )
 
-    def _watched(self, function):
-        "`function`, with its arguments guarded against changes in place."
+    def _watched(self, function, views):
+        "`function`, guarded against changing its arguments; notes who returns a view."
 
         @functools.wraps(function, updated=())
         def watched(*args, **options):
@@ -250,11 +259,7 @@ class Exercise:
                 )
             given = _arrays((args, options)) if self.fresh else []
             pairs = ((ours, theirs) for ours in _arrays(result) for theirs in given)
-            if any(np.shares_memory(*pair) for pair in pairs):
-                raise Miss(
-                    f"{self.name} returns a view: what it returns shares memory with its "
-                    "input, so changing one changes the other. Return a copy."
-                )
+            views.append(any(np.shares_memory(*pair) for pair in pairs))
             return result
 
         return watched
@@ -424,7 +429,7 @@ def _tell(miss):
     return "\n".join(lines)
 
 
-def _tell_error(error):
+def _tell_error(error, check_file):
     "An exception of the reader's own code: what it says and on which of their lines."
     text = _said(error)
     frames = traceback.extract_tb(error.__traceback__)
@@ -437,9 +442,12 @@ def _tell_error(error):
         said = "It called exit(): a function returns, it does not leave the program."
     if isinstance(error, RecursionError):
         said += ". Does it call itself without end, or too deep?"
-    mine = [f for f in frames if not _is_library(f.filename)]
-    if mine and mine[-1].line:
-        said += f"\nin line {mine[-1].lineno} of its cell: {mine[-1].line.strip()}"
+    mine = [
+        f for f in frames if f.filename != check_file and not _is_library(f.filename)
+    ]
+    for number, frame in enumerate(mine):
+        if frame.line and number in (0, len(mine) - 1):
+            said += f"\nin `{frame.name}`, line {frame.lineno}: {frame.line.strip()}"
     return said
 
 

@@ -1,0 +1,915 @@
+"""Chapter 24: fewer bits for weights and activations."""
+
+import itertools
+
+import numpy as np
+import torch
+
+from utils.exercise import Chapter, Miss, same
+
+chapter = Chapter("24_quantization")
+
+
+def _array(values, kind=torch.float32):
+    return torch.tensor(values, dtype=kind)
+
+
+def _dtype(case, got, want, slip):
+    "The kind of number is part of the answer: a byte is a byte."
+    kind = getattr(got, "dtype", type(got).__name__)
+    if kind != want:
+        raise Miss(slip, f"{case}: the dtype", kind, want)
+
+
+def _two(case, got, what):
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
+        raise Miss(f"It should return two things: {what}.", case, got, f"({what})")
+    return got
+
+
+# ---- one number ----
+
+
+@chapter.exercise(
+    "Without a sign, the places are worth ..., 8, 4, 2, 1. Which place changes with one?",
+    "In two's complement the first place is worth -8 instead of 8 (of four bits): the "
+    "pattern's plain value, minus 16 if the first bit is 1.",
+    "value = int(pattern, 2); if signed and pattern[0] == '1': value -= 2 ** len(pattern)",
+)
+def read_bits(answer):
+    "What whole number a pattern of bits stands for."
+    for pattern in ("0110", "1110", "1000", "1111", "10000001", "01", "11"):
+        n = len(pattern)
+        places = [2**k for k in reversed(range(n))]
+        plain = sum(p for p, bit in zip(places, pattern) if bit == "1")
+        signed = plain - 2 * places[0] * (pattern[0] == "1")
+        rest = plain - places[0] * (pattern[0] == "1")
+        same(
+            f"{pattern!r}, signed=False",
+            answer(pattern, False),
+            plain,
+            slips={
+                "Without a sign the first place counts like the others: it is not a "
+                "minus.": signed,
+                "Read from the wrong end: the last bit is worth 1.": int(
+                    pattern[::-1], 2
+                ),
+            },
+            slip="Each place is worth twice the one to its right.",
+        )
+        same(
+            f"{pattern!r}, signed=True",
+            answer(pattern, True),
+            signed,
+            slips={
+                "`signed` makes no difference: the first place is worth -8 here, not 8."
+                if n == 4
+                else "`signed` makes no difference: the first place counts negative.": plain,
+                "This is sign and magnitude: in two's complement the other bits still "
+                "count upward.": -rest if pattern[0] == "1" else plain,
+                "This is one's complement, one off: 1111 is -1, not 0.": plain
+                - 2 ** len(pattern)
+                + 1,
+                "The range is moved by half (an offset code): 0110 must stay 6.": plain
+                - 2 ** (n - 1),
+            },
+            slip="Two's complement: the first place is worth minus its usual value.",
+        )
+
+
+X = _array([-1.343, -0.608, 0.0, 0.267, 0.934, 2.563])
+
+
+@chapter.exercise(
+    "Count steps from zero, move by the zero point, then think about the ends.",
+    "torch.round(x / scale) + zero, held between low and high; only then a byte.",
+    "q = (torch.round(x / scale) + zero).clamp(low, high); "
+    "return q.to(torch.uint8 if low == 0 else torch.int8)",
+)
+def quantize(answer):
+    "Numbers to whole numbers of a grid."
+    case = (
+        "x = [-1.343, -0.608, 0, 0.267, 0.934, 2.563], scale 0.01, zero 100, 0 .. 255"
+    )
+    steps = np.round(X.numpy().astype(float) / 0.01)
+    want = np.clip(steps + 100, 0, 255)
+    got = answer(X, 0.01, 100, 0, 255)
+    same(
+        case,
+        got,
+        want,
+        slips={
+            "It clips before the zero point is added: the grid's ends belong to the final "
+            "whole number.": np.clip(steps, 0, 255) + 100,
+            "It clips before the zero point is added, and the byte then runs over.": (
+                np.clip(steps, 0, 255) + 100
+            )
+            % 256,
+            "Nothing stops at the ends: as a byte, 356 became 100. Clip, then convert.": (
+                steps + 100
+            )
+            % 256,
+            "Nothing stops at the ends: clip to low .. high.": steps + 100,
+            "It cuts the decimals off: 26.7 steps are nearer to 27. Round first.": np.clip(
+                np.trunc(X.numpy() / 0.01) + 100, 0, 255
+            ),
+            "It rounds down always (floor): to the nearest.": np.clip(
+                np.floor(X.numpy() / 0.01) + 100, 0, 255
+            ),
+            "The zero point is missing.": np.clip(steps, 0, 255),
+            "The zero point is subtracted: real 0 must land on `zero`.": np.clip(
+                steps - 100, 0, 255
+            ),
+            "It multiplies by the scale: how many steps *fit* into x?": np.clip(
+                np.round(X.numpy() * 0.01) + 100, 0, 255
+            ),
+            "The top is one too low: `high` itself is allowed.": np.clip(
+                steps + 100, 0, 254
+            ),
+        },
+        slip="Steps from zero, plus the zero point, held at the ends.",
+    )
+    _dtype(case, got, torch.uint8, "From 0 up, a byte without a sign: torch.uint8.")
+    x = _array([0.19, -0.19, 0.11, -0.11, 0.26, 5.0, -5.0])
+    case = "x = [0.19, -0.19, 0.11, -0.11, 0.26, 5, -5], scale 0.1, zero 0, -7 .. 7"
+    same(
+        case,
+        answer(x, 0.1, 0, -7, 7),
+        [2, -2, 1, -1, 3, 7, -7],
+        slips={
+            "It cuts the decimals off: 1.9 steps are nearer to 2. Round before you "
+            "convert.": [1, -1, 1, -1, 2, 7, -7],
+            "It rounds down always (floor): to the nearest.": [1, -2, 1, -2, 2, 7, -7],
+            "It rounds up always (ceil): to the nearest.": [2, -1, 2, -1, 3, 7, -7],
+            "The lower end is the pattern's, not `low`: clip to -7.": [
+                2, -2, 1, -1, 3, 7, -8,
+            ],
+            "Numbers below 0 are lost: clip to `low`.": [2, 0, 1, 0, 3, 7, 0],
+            "The byte runs over at the ends: clip before you convert.": [
+                2, -2, 1, -1, 3, 50, -50,
+            ],
+        },
+    )  # fmt: skip
+    _dtype(
+        case, answer(x, 0.1, 0, -7, 7), torch.int8, "With negative numbers: torch.int8."
+    )
+    rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    scale = _array([[0.1], [0.2], [0.5]])
+    want = np.clip(np.round(rows.numpy() / scale.numpy()), -7, 7)
+    same("3 rows with a scale each, (3, 1)", answer(rows, scale, 0, -7, 7), want)
+
+
+@chapter.exercise(
+    "2**bits marks have 2**bits - 1 steps between them.",
+    "First make sure that 0 is inside: low = min(low, 0), high = max(high, 0). A range "
+    "without length has no scale of its own: give 1.0 and 0.",
+    "scale = (high - low) / (2**bits - 1); zero = round(-low / scale)",
+)
+def affine(answer):
+    "The scale and the zero point of a range."
+    for low, high, bits in ((-0.5, 3.5, 8), (-0.5, 3.5, 4), (-0.3, 0.9, 2)):
+        case = f"affine({low}, {high}, {bits})"
+        scale, zero = _two(case, answer(low, high, bits), "scale, zero")
+        want = (high - low) / (2**bits - 1)
+        same(
+            f"{case}: scale",
+            scale,
+            want,
+            slips={
+                "One step too many: between 2**bits marks lie 2**bits - 1 steps.": (
+                    (high - low) / 2**bits
+                ),
+                "It uses max|x|, as a symmetric grid does: here both ends count.": (
+                    max(-low, high) / (2 ** (bits - 1) - 1)
+                ),
+                "Turned over: the scale is what one step is worth.": 1 / want,
+                "The lower end is forgotten: high - low.": high / (2**bits - 1),
+                "The bits make no difference.": (high - low) / 255,
+            },
+        )
+        where = round(-low / want)
+        same(
+            f"{case}: zero",
+            zero,
+            where,
+            slips={
+                "The sign: low lies below 0, so 0 lies above the grid's first mark.": -where,
+                "One off: mark 0 stands for low, so count the steps from low to 0.": where
+                + 1,
+                "One off: mark 0 stands for low. Round, do not cut off.": where - 1,
+                "Not rounded: the zero point is a whole number.": -low / want,
+                "The zero point is counted from the upper end.": round(high / want),
+                "It is moved by half the grid, as for signed codes: this grid begins at 0.": (
+                    where - 2 ** (bits - 1)
+                ),
+            },
+        )
+        if not float(zero).is_integer():
+            raise Miss("Not rounded: the zero point is a whole number.",
+                       f"{case}: zero", zero, where)  # fmt: skip
+    for low, high in ((2.0, 6.0), (-6.0, -2.0)):
+        lo, hi = min(low, 0), max(high, 0)
+        scale, zero = answer(low, high, 8)
+        same(f"affine({low}, {high}, 8)", (scale, zero),
+             ((hi - lo) / 255, round(-lo / ((hi - lo) / 255))),
+             slip="A range on one side of 0: stretch it to 0, or 0 has no code.")  # fmt: skip
+    case = "affine(0, 0, 8): a layer that was silent"
+    same(case, answer(0.0, 0.0, 8), (1.0, 0), slip="No length, no scale: 1.0 and 0.")
+
+
+@chapter.exercise(
+    "Try every share: quantise, go back, measure, keep the best.",
+    "scale = share * x.abs().max() / top with top = 2 ** (bits - 1) - 1; the error is the "
+    "mean of (scale * q - x) ** 2.",
+    "errors = [((dequantize(quantize(x, s, 0, -top, top), s) - x) ** 2).mean() for s in "
+    "scales]; return the scale of the smallest error, as a number",
+)
+def best_scale(answer):
+    "The scale with the least squared error."
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(4000, generator=generator)
+    x[:3] = _array([9.0, -7.0, 8.0])
+    shares = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    errors, scales, unclipped = {}, {}, {}
+    for bits in (2, 3, 4, 8):
+        top = 2 ** (bits - 1) - 1
+        scales[bits] = [s * 9.0 / top for s in shares]
+        a = x.numpy().astype(float)
+        gaps = [s * np.clip(np.round(a / s), -top, top) - a for s in scales[bits]]
+        errors[bits] = [(g**2).mean() for g in gaps]
+        unclipped[bits] = [
+            ((s * np.round(a / s) - a) ** 2).mean() for s in scales[bits]
+        ]
+    for bits in (4, 3, 2, 8):
+        top = 2 ** (bits - 1) - 1
+
+        def pick(table, b=bits):
+            return scales[b][int(np.argmin(table[b]))]
+
+        same(
+            f"4,000 normal numbers and three outliers, {bits} bits, shares 0.1 .. 1",
+            answer(x, bits, shares),
+            pick(errors),
+            slips={
+                "This is max|x| / top: try every share, and judge by the mean square, not by the "
+                "largest error.": 9.0 / top,
+                "The finest grid wins: was the error measured without clipping, or the "
+                "largest one taken?": pick(unclipped),
+                "This is the largest error, not the smallest.": scales[bits][
+                    int(np.argmax(errors[bits]))
+                ],
+                "This is the share: return the scale.": shares[
+                    int(np.argmin(errors[bits]))
+                ],
+                "One mark too many: top is 2 ** (bits - 1) - 1.": pick(errors)
+                * top
+                / (top + 1),
+                "It takes the largest x, not the largest |x|.": 0.0,
+            },
+            slip="Quantise, go back, mean squared error; the scale of the smallest.",
+            rtol=1e-4,
+        )
+    same("the same numbers with the sign turned: the scale", answer(-x, 4, shares),
+         scales[4][int(np.argmin(errors[4]))], rtol=1e-4,
+         slip="The largest |x| counts: the longer tail may be the negative one.")  # fmt: skip
+
+
+# ---- a matrix ----
+
+
+def _groups(W, group, top):
+    "The slow way: -> q (H, D), scale (H, G)."
+    H, D = W.shape
+    q, scale = np.zeros((H, D)), np.ones((H, D // group))
+    for h in range(H):
+        for g in range(D // group):
+            piece = slice(g * group, (g + 1) * group)
+            size = np.abs(W[h, piece]).max()
+            scale[h, g] = size / top if size else 1.0
+            q[h, piece] = np.round(W[h, piece] / scale[h, g])
+    return q, scale
+
+
+@chapter.exercise(
+    "Cut every row into pieces: (H, D) becomes (H, D / group, group). What is each "
+    "piece's largest size?",
+    "scale_HG = pieces.abs().amax(-1) / top; where it is 0, put 1. Then every weight needs "
+    "the scale of its piece: scale_HG[..., None] over the pieces, or repeat_interleave.",
+    "q = quantize(pieces, scale_HG[..., None], 0, -top, top).reshape(H, D); "
+    "return q, scale_HG",
+)
+def group_quantize(answer):
+    "A matrix in whole numbers, with a scale for each group of inputs."
+    generator = torch.Generator().manual_seed(5)
+    W = torch.randn(3, 8, generator=generator)
+    W[1] *= 10
+    W[:, 4:] *= 3
+    for group, bits in ((4, 4), (8, 4), (2, 2), (8, 8)):
+        top, case = 2 ** (bits - 1) - 1, f"W (3, 8), group {group}, {bits} bits"
+        q, scale = _two(case, answer(W, group, bits), "q, scale")
+        a = W.numpy().astype(float)
+        want_q, want = _groups(a, group, top)
+        same(
+            f"{case}: the scales",
+            scale,
+            want,
+            slips={
+                "One scale for the whole matrix: each group of each row has its own.": (
+                    np.full_like(want, np.abs(a).max() / top)
+                ),
+                "One scale for each column of groups: rows are outputs, and each has its "
+                "own.": np.broadcast_to(
+                    np.abs(a).reshape(3, -1, group).max((0, 2)) / top, want.shape
+                ),
+                "The largest weight, not the largest size: a group may be negative.": (
+                    a.reshape(3, -1, group).max(-1) / top
+                ),
+                "Divide by top = 2 ** (bits - 1) - 1, so that the largest weight gets the "
+                "last mark.": want * top / (top + 1),
+                "Divide by top, 2 ** (bits - 1) - 1, not by the number of patterns.": want
+                * top
+                / 2**bits,
+                "A typical size, not the largest: the largest must fit.": (
+                    a.reshape(3, -1, group).std(-1) / top
+                ),
+                "Turned over: the scale is what one step is worth.": 1 / want,
+            },
+            slip="Shape (H, D / group): the largest size in the group, over top.",
+            rtol=1e-5,
+        )
+        strided = np.round(a / np.tile(want, group))
+        same(
+            f"{case}: the whole numbers",
+            q,
+            want_q,
+            slips={
+                "Each weight got the scale of another group (repeat, not "
+                "repeat_interleave?).": strided,
+                "Not rounded yet.": a / want.repeat(group, 1),
+            },
+            slip="Each weight over its own group's scale, rounded.",
+            rtol=1e-4,
+        )
+        _dtype(
+            f"{case}: q",
+            q,
+            torch.int8,
+            "The whole numbers should be int8: use quantize.",
+        )
+    W = W.clone()
+    W[0] = 0
+    q, scale = answer(W, 4, 4)
+    same("a row of zeros: its whole numbers", q[0], np.zeros(8), slip="0 / 0 is nan.")
+    same("a row of zeros: its scales", scale[0], [1.0, 1.0],
+         slip="A group of zeros has no size: give it the scale 1.")  # fmt: skip
+
+
+# ---- integers ----
+
+
+def _hardware(calls):
+    def product(a, b):
+        for q in (a, b):
+            if q.dtype not in (torch.int8, torch.uint8):
+                raise Miss(
+                    "The hardware multiplies 8-bit numbers; a - a_zero needs nine. Multiply "
+                    "the codes as they are, and correct afterwards.",
+                    "product(a, b): the dtype", q.dtype, "torch.uint8 or torch.int8",
+                )  # fmt: skip
+        calls.append(1)
+        return a.to(torch.int32) @ b.to(torch.int32)
+
+    return product
+
+
+@chapter.exercise(
+    "Multiply (a - za)(b - zb) out, and sum each of the four terms over d.",
+    "sum ab  -  za * (column sums of b)  -  zb * (row sums of a)  +  D * za * zb",
+    "product(a, b) - a_zero * b.sum(0, keepdim=True, dtype=torch.int32) - b_zero * "
+    "a.sum(1, keepdim=True, dtype=torch.int32) + D * a_zero * b_zero",
+)
+def quantized_matmul(answer):
+    "A matrix product of codes, with the zero points taken out afterwards."
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randint(0, 256, (5, 7), generator=generator, dtype=torch.uint8)
+    b = torch.randint(-127, 128, (7, 3), generator=generator, dtype=torch.int8)
+    A, B = a.numpy().astype(np.int64), b.numpy().astype(np.int64)
+    rows, columns = A.sum(1, keepdims=True), B.sum(0, keepdims=True)
+    for za, zb in ((131, 0), (0, -9), (131, -9), (3, 5)):
+        calls = []
+        got = answer(a, za, b, zb, product=_hardware(calls))
+        case = f"codes (5, 7) and (7, 3), zero points {za} and {zb}"
+        AB = A @ B
+        want = (A - za) @ (B - zb)
+        same(
+            case,
+            got,
+            want,
+            slips={
+                "This is the bare product of the codes: the zero points are still in it.": AB,
+                "The zero points are swapped: a_zero goes with the sums of b.": AB
+                - zb * columns
+                - za * rows
+                + 7 * za * zb,
+                "The last term is counted once: it stands under the sum, D times.": AB
+                - za * columns
+                - zb * rows
+                + za * zb,
+                "The last term is missing: minus times minus, D * a_zero * b_zero.": AB
+                - za * columns
+                - zb * rows,
+                "The last term is added: minus times minus is plus.": AB
+                - za * columns
+                - zb * rows
+                - 7 * za * zb,
+                "The corrections have the wrong sign.": AB
+                + za * columns
+                + zb * rows
+                + 7 * za * zb,
+            },
+            slip="Sums over d (shape (1, H) for b's columns, (B, 1) for a's rows), in "
+            "32 bits.",
+        )
+        if not calls:
+            raise Miss(
+                "Right, but not with `product`: the hardware has multipliers for 8 bits "
+                "only. Multiply the codes with product(a, b).",
+                case, "no call of product", "one call",
+            )  # fmt: skip
+        if got.dtype.is_floating_point:
+            raise Miss("Whole numbers stay whole: no float on the way.",
+                       f"{case}: the dtype", got.dtype, torch.int32)  # fmt: skip
+    wide_a = torch.full((2, 300), 255, dtype=torch.uint8)
+    wide_b = torch.full((300, 2), 127, dtype=torch.int8)
+    same("300 inputs of 255, zero point 7", answer(wide_a, 7, wide_b, 0),
+         np.full((2, 2), 300 * 248 * 127),
+         slip="A sum ran over its 8 bits: sum with dtype=torch.int32.")  # fmt: skip
+    twice = torch.full((2, 2), 1, dtype=torch.int8)
+    same(
+        "called without `product`", answer(wide_a[:, :2], 0, twice, 0), [[510] * 2] * 2
+    )
+
+
+@chapter.exercise(
+    "Two numbers are enough: the lowest and the highest value of all batches.",
+    "They begin at 0.0, which every range must hold. min() and max() with what is there.",
+    "self.low = min(self.low, x.min().item()), the same for high; affine(self.low, "
+    "self.high, bits)",
+    kind="class",
+)
+def Observer(answer):
+    "Watches activations and says which grid holds them."
+    batches = [
+        _array([0.5, -1.0]),
+        _array([[2.0, 3.0], [0.0, 1.0]]),
+        _array([0.1, -0.2]),
+    ]
+    watcher = answer()
+    for name in ("see", "affine"):
+        if not hasattr(watcher, name):
+            raise Miss(f"It has no method `{name}`.")
+    for x in batches:
+        watcher.see(x)
+    case = "three batches from -1 to 3, affine(8)"
+    got = _two(case, watcher.affine(8), "scale, zero")
+    same(
+        case,
+        got,
+        (4 / 255, 64),
+        slips={
+            "It holds the last batch only.": (0.3 / 255, 170),
+            "It holds the first batch only.": (1.5 / 255, 170),
+            "The range is averaged over the batches: the largest value would be clipped.": (
+                ((0.5 + 3.0 + 0.1) / 3 + 0.4) / 255,
+                round(0.4 / ((1.6) / 255)),
+            ),
+            "The lower end is lost: activations may be negative.": (3 / 255, 0),
+        },
+        slip="low and high over all batches, then affine.",
+        rtol=1e-5,
+    )
+    same("affine(4) of the same", watcher.affine(4), (4 / 15, 4),
+         slip="`bits` is passed on to affine.", rtol=1e-5)  # fmt: skip
+    other = answer()
+    other.see(_array([0.0, 1.0]))
+    same("a second observer that has seen [0, 1]", other.affine(8), (1 / 255, 0), rtol=1e-5,
+         slip="Observers share a memory: set low and high in __init__.")  # fmt: skip
+    one_sided = answer()
+    one_sided.see(_array([2.0, 6.0]))
+    same("one batch, [2, 6]: affine(8)", one_sided.affine(8), (6 / 255, 0),
+         slip="0 belongs to every range.", rtol=1e-5)  # fmt: skip
+
+
+# ---- two to a byte ----
+
+
+def _bytes(low, high):
+    return [(a & 15) | ((b & 15) << 4) for a, b in zip(low, high)]
+
+
+@chapter.exercise(
+    "A half byte (nibble) holds 16 patterns: keep the last four bits of each number.",
+    "q & 15 turns -3 into 13, its pattern. With an odd count, add a 0 at the end. Every "
+    "second number is moved four places up: << 4.",
+    "n = q.to(torch.int16) & 15; pad; return (n[0::2] | n[1::2] << 4).to(torch.uint8)",
+)
+def pack_int4(answer):
+    "Whole numbers of four bits, two to a byte."
+    q = [3, -3, -8, 7, 0, -1, 5, 2]
+    case = f"q = {q}"
+    got = answer(_array(q, torch.int8))
+    want = _bytes(q[0::2], q[1::2])
+    raw = [((a | (b << 4)) & 255) for a, b in zip(q[0::2], q[1::2])]
+    same(
+        case,
+        got,
+        want,
+        slips={
+            "A negative number spilled over its neighbour: its upper bits are all 1. Keep "
+            "four of them (& 15).": raw,
+            "The halves are swapped: the first of each two goes into the lower half.": (
+                _bytes(q[1::2], q[0::2])
+            ),
+            "The first half of the list is paired with the second: pair neighbours.": (
+                _bytes(q[:4], q[4:])
+            ),
+            "The numbers were moved up by 8 first: store the pattern itself, -1 as 1111.": [
+                (a + 8) | ((b + 8) << 4) for a, b in zip(q[0::2], q[1::2])
+            ],
+            "The sign is lost: & 15, not abs().": [
+                abs(a) | (abs(b) << 4) for a, b in zip(q[0::2], q[1::2])
+            ],
+            "Added without a shift: the second number belongs four places up.": [
+                (a & 15) | (b & 15) for a, b in zip(q[0::2], q[1::2])
+            ],
+            "One number a byte: nothing is saved yet.": [a & 15 for a in q],
+        },
+        slip="first & 15, with second & 15 four places up.",
+    )
+    _dtype(case, got, torch.uint8, "Bytes are torch.uint8.")
+    same("an odd count, q = [1, -2, 3]", answer(_array([1, -2, 3], torch.int8)),
+         [0xE1, 0x03], slip="The last one has no neighbour: its upper half is 0.")  # fmt: skip
+    every = list(itertools.product(range(-8, 8), repeat=2))
+    flat = _array([n for pair in every for n in pair], torch.int8)
+    same("all 256 pairs", answer(flat), _bytes(*zip(*every)))
+
+
+@chapter.exercise(
+    "Take the halves apart: packed & 15 and packed >> 4. Then give the sign back.",
+    "A pattern from 8 up is negative: subtract 16. Work in int16, or 13 - 16 runs over.",
+    "n = torch.stack([p & 15, p >> 4], 1).reshape(-1)[:count].to(torch.int16); "
+    "return torch.where(n > 7, n - 16, n).to(torch.int8)",
+)
+def unpack_int4(answer):
+    "Bytes back to signed whole numbers."
+    q = [3, -3, -8, 7, 0, -1, 5]
+    packed = _array(_bytes(q[0::2], q[1::2] + [0]), torch.uint8)
+    nibbles = [n & 15 for n in q]
+    got = answer(packed, 7)
+    case = "7 numbers from 4 bytes"
+    same(
+        case,
+        got,
+        q,
+        slips={
+            "The sign is lost: patterns from 8 to 15 are -8 to -1.": nibbles,
+            "The halves are swapped: the lower half comes first.": [
+                -3, 3, 7, -8, -1, 0, 0,
+            ],
+            "Moved down by 8: that is an offset code, not two's complement.": [
+                n - 8 for n in nibbles
+            ],
+            "All lower halves come first, then all upper ones: they alternate.": [
+                3, -8, 0, 5, -3, 7, -1,
+            ],
+            "8 became +8: four bits with a sign end at 7.": [
+                n if n <= 8 else n - 16 for n in nibbles
+            ],
+            "One too many: `count` says where to stop.": q + [0],
+        },
+        slip="Lower half, upper half, and so on; from 8 up subtract 16.",
+    )  # fmt: skip
+    if len(got) != 7:
+        raise Miss("One too many: `count` says where to stop.", case, len(got), 7)
+    _dtype(case, got, torch.int8, "With a sign: torch.int8.")
+    every = list(itertools.product(range(-8, 8), repeat=2))
+    flat = [n for pair in every for n in pair]
+    same("all 256 bytes", answer(_array(_bytes(*zip(*every)), torch.uint8), 512), flat,
+         slip="13 - 16 in a byte without a sign runs over: use int16.")  # fmt: skip
+
+
+# ---- repairing ----
+
+
+@chapter.exercise(
+    "Forward: the grid. Backward: pretend that rounding was not there, but clipping was.",
+    "detach() hides a value from the slope: steps + (steps.round() - steps).detach() is "
+    "round(steps) forward and has the slope of steps.",
+    "steps = (x / scale).clamp(-top, top); "
+    "return scale * (steps + (steps.round() - steps).detach())",
+)
+def fake_quantize(answer):
+    "Rounded values with a slope that learning can use."
+    values = [-0.9, -0.26, 0.0, 0.04, 0.13, 0.31, 2.0]
+    x = torch.tensor(values, requires_grad=True)
+    case = f"x = {values}, scale 0.1, top 3"
+    got = answer(x, 0.1, 3)
+    a = np.array(values)
+    want = 0.1 * np.clip(np.round(a / 0.1), -3, 3)
+    same(
+        f"{case}: forward",
+        got,
+        want,
+        slips={
+            "These are the whole numbers: multiply by the scale again.": want / 0.1,
+            "Nothing was rounded: forward must be the grid.": np.clip(a, -0.3, 0.3),
+            "x comes back: forward must be the grid.": a,
+            "It does not stop at top * scale.": 0.1 * np.round(a / 0.1),
+        },
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    if not (isinstance(got, torch.Tensor) and got.requires_grad):
+        raise Miss(
+            "No slope gets through: everything was detached, or .item() / .data / int8 cut "
+            "the graph.", case, "requires_grad False", True,
+        )  # fmt: skip
+    weights = _array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    (got * weights).sum().backward()
+    inside = np.array([0, 1, 1, 1, 1, 0, 0.0])
+    w = weights.numpy()
+    same(
+        f"{case}: the slopes, times 1 .. 7",
+        x.grad,
+        w * inside,
+        slips={
+            "All slopes are 0: round() is flat. Hide the rounding from autograd with "
+            "detach().": w * 0,
+            "A clipped value passes its slope on: nudging it changes nothing, so 0.": w,
+            "The slope is divided by the scale: scale * (x / scale) has slope 1.": w
+            * inside
+            / 0.1,
+            "The slope is multiplied by the scale: x / scale must stay in the graph.": w
+            * inside
+            * 0.1,
+            "The slopes are turned over: 1 inside the grid, 0 where it clips.": w
+            * (1 - inside),
+        },
+        slip="1 where |x| <= top * scale, else 0.",
+        rtol=1e-5,
+    )
+    rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    scale = _array([[0.1], [0.2], [0.5]])
+    r, s = rows.numpy(), scale.numpy()
+    same("3 rows with a scale each", answer(rows, scale, 3),
+         s * np.clip(np.round(r / s), -3, 3), rtol=1e-5, atol=1e-6)  # fmt: skip
+
+
+def _compensated(W, C, scale, top, order=None):
+    """After each column, all later ones are the least-squares answer: -> q.
+
+    Not the running repair of the exercise: each time it solves from the original weights.
+    """
+    H, D = W.shape
+    q = np.zeros((H, D))
+    now = W.copy()
+    for n, d in enumerate(range(D)):
+        q[:, d] = np.clip(np.round(now[:, d] / scale[:, d]), -top, top)
+        done, rest = np.arange(n + 1), np.arange(n + 1, D)
+        if len(rest):
+            gap = (W - q * scale)[:, done]  # what the fixed columns get wrong
+            right = gap @ C[np.ix_(done, rest)]
+            now[:, rest] = (
+                W[:, rest] + np.linalg.solve(C[np.ix_(rest, rest)], right.T).T
+            )
+    return q
+
+
+@chapter.exercise(
+    "Round one column. What it gets wrong, times its input, is an error of the output: "
+    "which change of the later columns makes up for most of it?",
+    "The later inputs, rest, imitate input d best with the coefficients r that solve "
+    "C[rest, rest] r = C[rest, d]. Give every later column its share r of the error.",
+    "for d: q[:, d] = quantize(W[:, d], scale[:, d], 0, -top, top); error = W[:, d] - "
+    "scale[:, d] * q[:, d]; W[:, d + 1:] += error[:, None] * "
+    "torch.linalg.solve(C[d + 1:, d + 1:], C[d + 1:, d])  (W: a copy)",
+)
+def compensate(answer):
+    "Column by column, later weights make up for the rounding of earlier ones."
+    both = _array([[1.0, 1.0], [1.0, 1.0]]) + 1e-4 * torch.eye(2)
+    case = "weights [0.4, 0.4], inputs that are always equal, steps of 1"
+    same(
+        case,
+        answer(_array([[0.4, 0.4]]), both, torch.ones(1, 2), 7),
+        [[0, 1]],
+        slips={
+            "The error of the first was not passed on, or with the wrong sign: 0.4 became "
+            "0, so 0.4 is missing.": [[0, 0]],
+            "The last column was rounded first: go from left to right.": [[1, 0]],
+        },
+        slip="0.4 -> 0, so the second should become 0.8 -> 1.",
+    )
+    generator = torch.Generator().manual_seed(4)
+    mix = torch.randn(6, 6, generator=generator)
+    X = torch.randn(200, 6, generator=generator) @ (mix + 2)
+    C = X.T @ X / 200
+    W = torch.randn(5, 6, generator=generator)
+    for bits in (4, 2):
+        top = 2 ** (bits - 1) - 1
+        scale = (W.abs().amax(1, keepdim=True) / top).expand(5, 6).contiguous()
+        arrays = [t.double().numpy() for t in (W, C, scale)]
+        want = _compensated(*arrays, top)
+        nearest = np.round(arrays[0] / arrays[2])
+        got = answer(W, C, scale, top)
+        same(
+            f"W (5, 6), correlated inputs, {bits} bits",
+            got,
+            want,
+            slips={
+                "This is rounding to nearest: the later columns did not change.": nearest,
+                "The error went the wrong way: if rounding took away, the others add.": (
+                    _running(*arrays, top, sign=-1)
+                ),
+                "Only the next column was repaired: all later ones share the error.": (
+                    _running(*arrays, top, only_next=True)
+                ),
+                "The error is spread without asking C: inputs that say nothing alike "
+                "cannot help.": _running(*arrays, top, even=True),
+                "The error was taken from the first weights: use the repaired ones, from "
+                "which you rounded.": _running(*arrays, top, stale=True),
+                "C[rest, d] is there, but not solved with C[rest, rest]: the later inputs "
+                "also imitate each other.": _running(*arrays, top, diagonal=True),
+            },
+            slip="Round column d, then W[:, rest] += error * solve(C[rest, rest], C[rest, d]).",
+        )
+        _dtype("q", got, torch.int8, "Return the whole numbers, int8.")
+
+
+def _running(W, C, scale, top, sign=1, only_next=False, even=False, stale=False,
+             diagonal=False):  # fmt: skip
+    "The running repair with a slip in it."
+    first, W, q = W, W.copy(), np.zeros_like(W)
+    D = W.shape[1]
+    for d in range(D):
+        q[:, d] = np.clip(np.round(W[:, d] / scale[:, d]), -top, top)
+        error = (first if stale else W)[:, d] - scale[:, d] * q[:, d]
+        rest = slice(d + 1, D)
+        if d + 1 == D:
+            break
+        r = np.linalg.solve(C[rest, rest], C[rest, d])
+        if diagonal:
+            r = C[rest, d] / C[rest, rest].diagonal()
+        if even:
+            r = np.full(D - d - 1, 1 / (D - d - 1))
+        if only_next:
+            r = np.where(np.arange(len(r)) == 0, C[d + 1, d] / C[d + 1, d + 1], 0)
+        W[:, rest] += sign * error[:, None] * r
+    return q
+
+
+# ---- other grids, other budgets ----
+
+
+def _lloyd(w, k, rounds, update=True):
+    "The slow way: -> values, codes."
+    values = list(np.linspace(min(w), max(w), k))
+
+    def nearest(x):
+        return min(range(k), key=lambda j: abs(x - values[j]))
+
+    for _ in range(rounds):
+        codes = [nearest(x) for x in w]
+        for j in range(k):
+            mine = [x for x, c in zip(w, codes) if c == j]
+            if mine:
+                values[j] = sum(mine) / len(mine)
+    return np.array(values), np.array([nearest(x) for x in w])
+
+
+@chapter.exercise(
+    "Two steps in turns: every weight chooses the nearest value; every value moves to the "
+    "mean of those who chose it.",
+    "codes = (w_N[:, None] - values).abs().argmin(1). A value that nobody chose stays "
+    "where it is: the mean of nothing is nan.",
+    "for j in range(k): if (codes == j).any(): values[j] = w_N[codes == j].mean(); after "
+    "the last round choose once more, and return values, codes",
+)
+def codebook(answer):
+    "k values that stand for all weights, by k-means."
+    w = [-2.0, -1.9, -1.7, 0.0, 0.1, 0.2, 0.4, 5.0]
+    for k, rounds in ((3, 10), (4, 1), (6, 10)):
+        case = f"w = {w}, k = {k}, rounds = {rounds}"
+        got = _two(case, answer(_array(w), k, rounds), "values, codes")
+        values, codes = _lloyd(w, k, rounds)
+        even = np.linspace(-2, 5, k)
+        early = np.array([np.abs(x - even).argmin() for x in w])
+        edges = np.quantile(w, np.linspace(0, 1, k))
+        same(
+            f"{case}: the values",
+            got[0],
+            values,
+            slips={
+                "The values are still evenly spaced: move each to the mean of its "
+                "weights.": even,
+                "These are quantiles: as many weights each. K-means moves to means.": edges,
+                "These are medians: the mean of the weights that chose it.": np.array(
+                    [
+                        np.median(np.array(w)[early == j])
+                        if (early == j).any()
+                        else even[j]
+                        for j in range(k)
+                    ]
+                ),
+            },
+            slip="Start at torch.linspace(min, max, k); nearest, mean, nearest, mean; an "
+            "empty one stays.",
+            rtol=1e-5,
+            atol=1e-6,
+        )
+        same(
+            f"{case}: the codes",
+            got[1],
+            codes,
+            slips={
+                "These codes belong to the evenly spaced values: choose again at the end.": (
+                    early
+                ),
+                "These are the values: a code is the number of a value, 0 .. k - 1.": values[
+                    codes
+                ],
+            },
+            slip="Each weight's code: the number of the nearest value, chosen once more "
+            "after the last round.",
+        )
+
+
+@chapter.exercise(
+    "All layers begin at their most bits. While the budget is exceeded, one layer goes one "
+    "step down: which one hurts least for what it saves?",
+    "For each layer that can go down: (damage after - damage now) / bits saved, where bits "
+    "saved = size * (bits now - bits after). The smallest goes.",
+    "bits = {layer: max(damage[layer])}; while sum(sizes * bits) > budget: layer = "
+    "min(those with a lower step, key=price); bits[layer] = the next lower step",
+)
+def choose_bits(answer):
+    "Bits for each layer, so that the whole fits a budget."
+    damage = {
+        "a": {8: 0.0, 4: 1.0, 2: 20.0},
+        "b": {8: 0.1, 4: 0.12, 2: 0.9},
+        "c": {8: 0.0, 4: 3.0, 2: 4.0},
+    }
+    sizes = {"a": 1000, "b": 100, "c": 6000}
+    full = 8 * 7100
+    cases = (
+        (full, {"a": 8, "b": 8, "c": 8}, "it fits already: nobody goes down"),
+        (full - 400, {"a": 8, "b": 4, "c": 8}, "b's first step costs least a bit"),
+        (full - 401, {"a": 8, "b": 4, "c": 4}, "one bit too much is too much"),
+        (4 * 7100 + 3900, {"a": 4, "b": 4, "c": 2}, "from where the layer is now"),
+        (2 * 7100, {"a": 2, "b": 2, "c": 2}, "down to the last step"),
+    )
+    for budget, _, why in cases:
+        want = _greedy(damage, sizes, budget)
+        slips = {
+            "Damage alone does not say what is saved: divide by the bits saved, size * "
+            "(bits now - bits after).": _greedy(damage, sizes, budget, per_bit=False),
+            "The bits saved are size * (bits now - bits after), not only the step.": _greedy(
+                damage, sizes, budget, sized=False
+            ),
+            "It counts the whole damage of the step below, not what is added: minus the "
+            "damage now.": _greedy(damage, sizes, budget, added=False),
+            "The one that hurts most goes first: the least.": _greedy(
+                damage, sizes, budget, turn=-1
+            ),
+            "It stops too late: a total equal to the budget fits.": _greedy(
+                damage, sizes, budget - 1
+            ),
+        }
+        got = answer({n: dict(c) for n, c in damage.items()}, dict(sizes), budget)
+        if not isinstance(got, dict):
+            raise Miss(
+                "It should return {layer: bits}.", f"budget {budget:,}", got, want
+            )
+        same(f"three layers, a budget of {budget:,} bits ({why})", got, want, slips=slips,
+             slip="One step at a time: least added damage per bit saved.")  # fmt: skip
+    got = answer(
+        {"a": {8: 0.0, 3: 1.0}, "b": {8: 0.0, 3: 2.0}}, {"a": 10, "b": 10}, 120
+    )
+    same("steps 8 and 3, budget 120", got, {"a": 3, "b": 8},
+         slip="The steps are those in `damage`, not always 8, 4, 2.")  # fmt: skip
+
+
+def _greedy(damage, sizes, budget, per_bit=True, sized=True, added=True, turn=1):
+    bits = {layer: max(costs) for layer, costs in damage.items()}
+    while sum(sizes[n] * bits[n] for n in bits) > budget:
+        options = []
+        for n in bits:
+            lower = [b for b in damage[n] if b < bits[n]]
+            if lower:
+                cost = damage[n][max(lower)] - added * damage[n][bits[n]]
+                saved = (sizes[n] if sized else 1) * (bits[n] - max(lower))
+                options.append((turn * cost / (saved if per_bit else 1), n, max(lower)))
+        if not options:
+            break
+        _, layer, step = min(options)
+        bits[layer] = step
+    return bits
