@@ -14,7 +14,9 @@ EXERCISES = [
     for e in chapter.exercises.values()
 ]
 WRONG = [
-    pytest.param(CHECKS[slug].exercises[exercise], answer, says, id=f"{exercise}/{name}")
+    pytest.param(
+        CHECKS[slug].exercises[exercise], answer, says, id=f"{exercise}/{name}"
+    )
     for slug in SLUGS
     for exercise, answers in wrong_answers(slug).items()
     for name, answer, says in answers

@@ -192,7 +192,9 @@ def main(arguments=None):
     if options.json:
         print(json.dumps({**about, "rows": rows}, indent=1))
     else:
-        print(f"{about['machine']}, {about['date']}, one thread; CPU seconds unless a row says otherwise\n")
+        print(
+            f"{about['machine']}, {about['date']}, one thread; CPU seconds unless a row says otherwise\n"
+        )
         print(table(rows))
     return int(options.strict and any(row["met"] is False for row in rows))
 

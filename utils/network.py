@@ -86,7 +86,7 @@ class Comm:
         if not 0 <= rank < self.size:
             raise NetworkError(
                 f"rank {self.rank} talks to rank {rank}; there are ranks 0 to "
-                f"{self.size - 1} (round the ring with % size)"
+                f"{self.size - 1}"
             )
         if rank == self.rank:
             raise NetworkError(f"rank {rank} talks to itself")

@@ -87,7 +87,7 @@ def no_seed(graph, last):
     return grads
 
 
-@wrong("reverse_pass", says="slope")
+@wrong("reverse_pass", says="Do you walk backwards")
 def oldest_first(graph, last):
     grads = dict.fromkeys(graph, 0.0)
     grads[last] = 1.0
@@ -138,7 +138,7 @@ def seeds_the_youngest(graph, last):
     return grads
 
 
-@wrong("reverse_pass", says="still running")
+@wrong("reverse_pass", says="You walk every path")
 def all_paths(graph, last):
     return {name: sum_right(graph, name, last) for name in graph}
 
@@ -161,6 +161,9 @@ def only_reached(graph, last):
 # ---- Value ----
 
 
+tape = []
+
+
 def _value(name, says, add=None, mul=None, relu=None):
     "A Value class with some operations replaced."
 
@@ -168,6 +171,8 @@ def _value(name, says, add=None, mul=None, relu=None):
         def __init__(self, data, parents=(), slopes=()):
             self.data, self.grad = data, 0.0
             self.parents, self.slopes = parents, slopes
+            if parents:
+                tape.append(self)
 
         def __add__(self, other):
             other = other if hasattr(other, "slopes") else Made(other)
@@ -220,6 +225,23 @@ _value(
 _value("parents_turned", "in order",
        mul=lambda V, a, b: V(a.data * b.data, (b, a), (b.data, a.data)))  # fmt: skip
 _value("returns_a_number", "returns a new Value", add=lambda V, a, b: a.data + b.data)
+
+
+def _twice(made):
+    tape.append(made)
+    return made
+
+
+_value("tape_twice", "One operation, one entry",
+       add=lambda V, a, b: _twice(V(a.data + b.data, (a, b), (1.0, 1.0))))  # fmt: skip
+_value("product_on_tape_twice", "One operation, one entry",
+       mul=lambda V, a, b: _twice(V(a.data * b.data, (a, b), (b.data, a.data))))  # fmt: skip
+_value("relu_open_at_zero", "> 0, not >= 0",
+       relu=lambda V, a: V(max(a.data, 0.0), (a,), (float(a.data >= 0),)))  # fmt: skip
+_value("relu_as_product", "relu has one parent",
+       relu=lambda V, a: a * float(a.data > 0))  # fmt: skip
+_value("no_comma", "a tuple of one needs a comma",
+       relu=lambda V, a: V(max(a.data, 0.0), (a), (float(a.data > 0),)))  # fmt: skip
 _value("lets_negatives_pass", "data",
        relu=lambda V, a: V(a.data, (a,), (float(a.data > 0),)))  # fmt: skip
 
@@ -354,7 +376,7 @@ def stays_small(grad, shape, axis=None):
     return grad
 
 
-@wrong("sum_backward", says="The result has x's shape")
+@wrong("sum_backward", says="The shape is right, the values are not")
 def ones(grad, shape, axis=None):
     return np.ones(shape)
 
@@ -419,7 +441,7 @@ def without_last(last):
     return sorted(_gather(last), key=lambda node: -node.birth)[1:]
 
 
-@wrong("history", says="still running")
+@wrong("history", says="a set answers at once")
 def asks_a_list(last):
     found, waiting = [last], [last]
     while waiting:
@@ -441,7 +463,8 @@ def only_parents(last):
 # ---- backward ----
 
 
-def _walk(last, add=None, unbroadcast=_unbroadcast, reset=True, seed=True, own=False):
+def _walk(last, add=None, unbroadcast=_unbroadcast, reset=True, seed=True, own=False,
+          output=lambda node, inputs: node.data):  # fmt: skip
     nodes = sorted(_gather(last), key=lambda node: -node.birth)
     if reset:
         for node in nodes:
@@ -451,7 +474,8 @@ def _walk(last, add=None, unbroadcast=_unbroadcast, reset=True, seed=True, own=F
     for node in nodes:
         inputs = [p.data for p in node.parents]
         flowing = last.grad if own else node.grad
-        for parent, part in zip(node.parents, node.rule(flowing, inputs, node.data)):
+        parts = node.rule(flowing, inputs, output(node, inputs))
+        for parent, part in zip(node.parents, parts):
             part = unbroadcast(part, parent.data.shape)
             if parent.grad is None:
                 parent.grad = part
@@ -495,7 +519,7 @@ def keeps_old_results(last):
     _walk(last, reset=False)
 
 
-@wrong("backward", says="TypeError")
+@wrong("backward", says="before it had a grad")
 def no_start(last):
     _walk(last, seed=False)
 
@@ -503,6 +527,42 @@ def no_start(last):
 @wrong("backward", says="still None")
 def does_nothing(last):
     last.grad = np.ones_like(last.data)
+
+
+@wrong("backward", says="third")
+def passes_the_end(last):
+    _walk(last, output=lambda node, inputs: last.data)
+
+
+@wrong("backward", says="third")
+def passes_none(last):
+    _walk(last, output=lambda node, inputs: None)
+
+
+@wrong("backward", says="third")
+def passes_the_node(last):
+    _walk(last, output=lambda node, inputs: node)
+
+
+@wrong("backward", says="third")
+def passes_an_input(last):
+    _walk(last, output=lambda node, inputs: inputs[0])
+
+
+@wrong("backward", says="Axes of size 1 were stretched")
+def sums_rows_only(last):
+    def cut(part, shape):
+        return part.sum(axis=0) if part.ndim > len(shape) else part
+
+    _walk(last, unbroadcast=cut)
+
+
+@wrong("backward", says="Axes of size 1 were stretched")
+def cuts_only_added_axes(last):
+    def cut(part, shape):
+        return _unbroadcast(part, shape) if part.ndim > len(shape) else part
+
+    _walk(last, unbroadcast=cut)
 
 
 # ---- gradcheck ----
@@ -564,12 +624,112 @@ def never_raises(f, *tensors, h=1e-5, tol=1e-6):
     return _gradcheck(f, tensors, tol=1e9) * 0
 
 
-@wrong("gradcheck", says="differ")
+@wrong("gradcheck", says="divided by 2h")
 def divides_by_h(f, *tensors, h=1e-5, tol=1e-6):
-    try:
-        return _gradcheck(f, tensors, divide=1)
-    except AssertionError:
-        raise AssertionError("they differ") from None
+    return _gradcheck(f, tensors, divide=1)
+
+
+@wrong("gradcheck", says="not put back")
+def leaves_the_nudge_and_raises(f, *tensors, h=1e-5, tol=1e-6):
+    return _gradcheck(f, tensors, restore=False)
+
+
+def _gaps(f, tensors, h, skip_none=False):
+    "(ours, nudged) of each element."
+    for t in tensors:
+        t.grad = None
+    f(*tensors).backward()
+    pairs = []
+    for t in tensors:
+        if t.grad is None and skip_none:
+            continue
+        grad = np.zeros(t.data.shape) if t.grad is None else t.grad
+        for index in np.ndindex(t.data.shape):
+            before = t.data[index]
+            t.data[index] = before + h
+            above = float(f(*tensors).data)
+            t.data[index] = before - h
+            below = float(f(*tensors).data)
+            t.data[index] = before
+            pairs.append((grad[index], (above - below) / (2 * h)))
+    return np.array(pairs).reshape(-1, 2).T
+
+
+def _judged(gap, tol):
+    if not gap <= tol:
+        raise AssertionError("too large")
+    return gap
+
+
+@wrong("gradcheck", says="the wrong sign passes")
+def sizes_first(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return _judged(np.max(abs(abs(mine) - abs(nudged))), tol)
+
+
+@wrong("gradcheck", says="gradient of nan passes")
+def nan_is_lost(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return _judged(max(0.0, *abs(mine - nudged)), tol)
+
+
+@wrong("gradcheck", says="Two opposite errors cancel")
+def whole_tensors(f, *tensors, h=1e-5, tol=1e-6):
+    for t in tensors:
+        t.grad = None
+    f(*tensors).backward()
+    worst = 0.0
+    for t in tensors:
+        mine, before = np.sum(t.grad if t.grad is not None else 0.0), t.data.copy()
+        t.data = before + h
+        above = float(f(*tensors).data)
+        t.data = before - h
+        below = float(f(*tensors).data)
+        t.data = before
+        worst = np.maximum(worst, abs(mine - (above - below) / (2 * h)))
+    return _judged(worst, tol)
+
+
+@wrong("gradcheck", says="This is the mean gap")
+def mean_gap(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return _judged(np.mean(abs(mine - nudged)), tol)
+
+
+@wrong("gradcheck", says="This is the sum of the gaps")
+def sum_of_gaps(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return _judged(np.sum(abs(mine - nudged)), tol)
+
+
+@wrong("gradcheck", says="divided by the nudged slope")
+def relative_gap(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return _judged(np.max(abs(mine - nudged) / (abs(nudged) + 1e-12)), tol)
+
+
+@wrong("gradcheck", says="returns 0, not the gap")
+def returns_zero(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return 0.0 * _judged(np.max(abs(mine - nudged)), tol)
+
+
+@wrong("gradcheck", says="use the argument tol")
+def fixed_tol(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h)
+    return _judged(np.max(abs(mine - nudged)), 1e-6)
+
+
+@wrong("gradcheck", says="use the argument h")
+def fixed_h(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, 1e-5)
+    return _judged(np.max(abs(mine - nudged)), tol)
+
+
+@wrong("gradcheck", says="grad None is skipped")
+def skips_none(f, *tensors, h=1e-5, tol=1e-6):
+    mine, nudged = _gaps(f, tensors, h, skip_none=True)
+    return _judged(np.max(abs(mine - nudged)), tol)
 
 
 @wrong("gradcheck", says="count it as zeros")
@@ -640,6 +800,32 @@ def log_of_softmax(z, labels):
     return -np.log(p).mean(), grad
 
 
+@wrong("softmax_cross_entropy", says="its OWN maximum")
+def one_maximum_for_all(z, labels):
+    return _soft(z - z.max(), labels, shift=False)
+
+
+@wrong("softmax_cross_entropy", says="must be shifted too")
+def label_not_shifted(z, labels):
+    loss, grad = _soft(z, labels)
+    return loss - z.max(axis=1).mean(), grad
+
+
+@wrong("softmax_cross_entropy", says="for EVERY label")
+def all_labels(z, labels):
+    p = _soft(z, labels)[1] * len(labels)
+    p[np.arange(len(labels)), labels] += 1
+    return -np.log(p[:, labels]).mean(), p
+
+
+@wrong("softmax_cross_entropy", says="at EVERY label")
+def all_labels_in_gradient(z, labels):
+    loss, p = _soft(z, labels, mean=False)
+    p[np.arange(len(labels)), labels] += 1
+    p[:, labels] -= 1
+    return loss / len(labels), p / len(labels)
+
+
 @wrong("softmax_cross_entropy", says="return 2 things")
 def loss_only(z, labels):
     return _soft(z, labels)[0]
@@ -656,6 +842,12 @@ def shifts_in_place(z, labels):
 
 @wrong("linear_relu_backward", says="The mask is missing")
 def no_mask(grad, X, W, out):
+    return grad @ W.T, X.T @ grad, grad.sum(axis=0)
+
+
+@wrong("linear_relu_backward", says="out >= 0 is true everywhere")
+def open_at_zero(grad, X, W, out):
+    grad = grad * (out >= 0)
     return grad @ W.T, X.T @ grad, grad.sum(axis=0)
 
 
@@ -778,3 +970,44 @@ def clears_too_late(parameters, loss_of, lr):
 @wrong("sgd_step", says="is a `return` missing?")
 def returns_nothing(parameters, loss_of, lr):
     _sgd(parameters, loss_of, lr)
+
+
+@wrong("sgd_step", says="asks for the loss once")
+def two_forwards(parameters, loss_of, lr):
+    for p in parameters:
+        p.grad = None
+    loss = loss_of()
+    loss_of().backward()
+    for p in parameters:
+        if p.grad is not None:
+            p.data = p.data - lr * p.grad
+    return float(loss.data)
+
+
+@wrong("sgd_step", says="continue, not break")
+def breaks(parameters, loss_of, lr):
+    for p in parameters:
+        p.grad = None
+    loss = loss_of()
+    loss.backward()
+    for p in parameters:
+        if p.grad is None:
+            break
+        p.data = p.data - lr * p.grad
+    return float(loss.data)
+
+
+@wrong("sgd_step", says="No gradient arrived")
+def no_backward(parameters, loss_of, lr):
+    for p in parameters:
+        p.grad = None
+    loss = loss_of()
+    for p in parameters:
+        if p.grad is not None:
+            p.data = p.data - lr * p.grad
+    return float(loss.data)
+
+
+@wrong("sgd_step", says="use the argument lr")
+def fixed_rate(parameters, loss_of, lr):
+    return _sgd(parameters, loss_of, 0.1)

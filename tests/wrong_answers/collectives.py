@@ -153,7 +153,7 @@ def no_wrap(x, comm):
     return y
 
 
-@wrong("shift", says="shares memory")
+@wrong("shift", says="changes its input in place")
 def into_its_own(x, comm):
     left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
     if comm.rank % 2 == 0:
@@ -186,7 +186,58 @@ def returns_its_own(x, comm):
     return x.copy()
 
 
+def _even_odd(x, y, comm):
+    left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+    if comm.rank % 2 == 0:
+        comm.send(x, right)
+        comm.recv(y, left)
+    else:
+        comm.recv(y, left)
+        comm.send(x, right)
+    return y
+
+
+@wrong("shift", says="float32 comes out")
+def room_in_float64(x, comm):
+    return _even_odd(x, np.empty(len(x)), comm)
+
+
+@wrong("shift", says="send and recv alone")
+def by_sendrecv(x, comm):
+    y, n = np.empty_like(x), comm.size
+    comm.sendrecv(x, (comm.rank + 1) % n, y, (comm.rank - 1) % n)
+    return y
+
+
+@wrong("shift", says="Round the ring with % size")
+def off_the_end(x, comm):
+    comm.send(x, comm.rank + 1)
+
+
+@wrong("shift", says="its own numbers back")
+def returns_its_input(x, comm):
+    _even_odd(x, np.empty_like(x), comm)
+    return x
+
+
 # ---- broadcast ----
+
+
+@wrong("broadcast", says="Right values, but it returns a view")
+def rank_0_returns_its_input(x, comm):
+    y, reach = x if comm.rank == 0 else np.empty_like(x), 1
+    while reach < comm.size:
+        if comm.rank < reach and comm.rank + reach < comm.size:
+            comm.send(y, comm.rank + reach)
+        elif reach <= comm.rank < 2 * reach:
+            comm.recv(y, comm.rank - reach)
+        reach *= 2
+    return y
+
+
+@wrong("broadcast", says="has kept its own")
+def returns_its_input_everywhere(x, comm):
+    return x
 
 
 @wrong("broadcast", says="rank 0 tells everybody itself")
@@ -407,6 +458,23 @@ def room_for_its_own_size(part, N, comm):
         parts.append(np.empty(len(part)))
         comm.recv(parts[-1], source)
     return np.concatenate(parts)
+
+
+@wrong("gather", says="float32 comes out")
+def gathers_in_float64(part, N, comm):
+    return _gather(part, N, comm)
+
+
+@wrong("gather", says="float32 comes out")
+def gathers_in_empty_float64(part, N, comm):
+    if comm.rank:
+        comm.send(part, 0)
+        return None
+    y, chunks = np.empty(N), right_cut(N, comm.size)
+    y[chunks[0]] = part
+    for source in range(1, comm.size):
+        comm.recv(y[chunks[source]], source)
+    return y
 
 
 # ---- reduce_scatter ----
@@ -634,7 +702,29 @@ def chunk_into_itself(part, N, comm):
     return y
 
 
+@wrong("all_gather", says="float32 comes out")
+def goes_round_in_float64(part, N, comm):
+    return _go_round(part, N, comm)
+
+
+@wrong("all_gather", says="One step too many")
+def n_steps(part, N, comm):
+    return _go_round(part, N, comm, steps=lambda n: n)
+
+
 # ---- ring_all_reduce ----
+
+
+@wrong("ring_all_reduce", says="Divided by the length of the array")
+def divides_by_the_length(x, comm, mean=False):
+    part = right_reduce_scatter(x, comm)
+    return right_all_gather(part / len(x) if mean else part, len(x), comm)
+
+
+@wrong("ring_all_reduce", says="It calls all_gather with something")
+def length_of_the_part(x, comm, mean=False):
+    part = right_reduce_scatter(x, comm) / (comm.size if mean else 1)
+    return right_all_gather(part, len(part), comm)
 
 
 @wrong("ring_all_reduce", says="Forgot to divide")
@@ -842,6 +932,13 @@ _add_cost(
     "half_a_star",
     "receives n - 1 and then sends",
     star=lambda n, B, a, b: (n - 1) * (a + b * B),
+)
+
+
+_add_cost(
+    "bytes_over_beta",
+    "beta is seconds a byte",
+    ring=lambda n, B, a, b: 2 * (n - 1) * (a + B / n / b),
 )
 
 

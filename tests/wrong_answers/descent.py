@@ -169,6 +169,17 @@ def b_per_row(X, y, w, b):
     return _slopes(X, y, w, b)[0], 2 * (X @ w + b - y)
 
 
+@wrong("mse_gradient", says="rows times features")
+def over_all_numbers(X, y, w, b):
+    w_slope, b_slope = _slopes(X, y, w, b)
+    return w_slope / X.shape[1], b_slope
+
+
+@wrong("mse_gradient", says="b is missing in the prediction")
+def without_b(X, y, w, b):
+    return _slopes(X, y, w, 0.0)
+
+
 # ---- gradient_step ----
 
 
@@ -208,6 +219,12 @@ def in_place_step(X, y, w, b, lr):
     return w, b - lr * b_slope
 
 
+@wrong("gradient_step", says="`lr` is an argument")
+def fixed_rate(X, y, w, b, lr):
+    w_slope, b_slope = _slopes(X, y, w, b)
+    return w - 0.1 * w_slope, b - 0.1 * b_slope
+
+
 # ---- stable_rate ----
 
 
@@ -241,6 +258,16 @@ def without_two(X):
     return 4 / _curvature(X).max()
 
 
+@wrong("stable_rate", says="Upside down")
+def upside_down(X):
+    return _curvature(X).max() / 2
+
+
+@wrong("stable_rate", says="2 / N is missing")
+def without_two_and_mean(X):
+    return 2 / (_curvature(X).max() * len(X) / 2)
+
+
 # ---- standardise ----
 
 
@@ -272,6 +299,11 @@ def min_max(X):
 @wrong("standardise", says="(Z, mean, std)")
 def only_z(X):
     return (X - X.mean(0)) / X.std(0)
+
+
+@wrong("standardise", says="A bracket is missing")
+def no_bracket(X):
+    return X - X.mean(0) / X.std(0), X.mean(0), X.std(0)
 
 
 # ---- minibatches ----
@@ -314,6 +346,44 @@ def that_many_pieces(N, size, rng):
 @wrong("minibatches", says="No batch came out")
 def nothing(N, size, rng):
     return []
+
+
+@wrong("minibatches", says="last batch is empty")
+def empty_end(N, size, rng):
+    order = rng.permutation(N)
+    return [order[i : i + size] for i in range(0, N + 1, size)]
+
+
+@wrong("minibatches", says="only inside their own batch")
+def inside_blocks(N, size, rng):
+    return [rng.permutation(np.arange(N)[i : i + size]) for i in range(0, N, size)]
+
+
+@wrong("minibatches", says="A rotation is no shuffle")
+def rotation(N, size, rng):
+    order = (np.arange(N) + rng.integers(1, N)) % N
+    return [order[i : i + size] for i in range(0, N, size)]
+
+
+@wrong("minibatches", says="only the batches change their order")
+def blocks_only(N, size, rng):
+    full = range(0, N - N % size, size)
+    blocks = [np.arange(N)[i : i + size] for i in rng.permutation(full)]
+    if list(np.hstack(blocks)) == list(range(N - N % size)):
+        blocks = blocks[::-1]  # by luck in order
+    return blocks + ([np.arange(N)[N - N % size :]] if N % size else [])
+
+
+@wrong("minibatches", says="Shuffle the rows, not the batches")
+def all_blocks(N, size, rng):
+    blocks = [np.arange(N)[i : i + size] for i in range(0, N, size)]
+    return [blocks[i] for i in rng.permutation(len(blocks))]
+
+
+@wrong("minibatches", says="from 0 to N - 1")
+def from_one(N, size, rng):
+    order = rng.permutation(N) + 1
+    return [order[i : i + size] for i in range(0, N, size)]
 
 
 # ---- sgd ----
@@ -370,6 +440,71 @@ def never_ends(X, y, lr, epochs, size, seed):
             pass
 
 
+@wrong("sgd", says="make the generator once")
+def batches_drawn_once(X, y, lr, epochs, size, seed):
+    order, w, b = (
+        np.random.default_rng(seed).permutation(len(y)),
+        np.zeros(X.shape[1]),
+        0,
+    )
+    for _ in range(epochs):
+        for i in range(0, len(y), size):
+            rows = order[i : i + size]
+            w_slope, b_slope = _slopes(X[rows], y[rows], w, b)
+            w, b = w - lr * w_slope, b - lr * b_slope
+    return w, b
+
+
+@wrong("sgd", says="make the generator once")
+def generator_an_epoch(X, y, lr, epochs, size, seed):
+    w, b = np.zeros(X.shape[1]), 0.0
+    for _ in range(epochs):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(y))
+        for i in range(0, len(y), size):
+            rows = order[i : i + size]
+            w_slope, b_slope = _slopes(X[rows], y[rows], w, b)
+            w, b = w - lr * w_slope, b - lr * b_slope
+    return w, b
+
+
+@wrong("sgd", says="looks at all rows")
+def all_rows(X, y, lr, epochs, size, seed):
+    w, b = np.zeros(X.shape[1]), 0.0
+    for _ in range(epochs * -(-len(y) // size)):
+        w_slope, b_slope = _slopes(X, y, w, b)
+        w, b = w - lr * w_slope, b - lr * b_slope
+    return w, b
+
+
+@wrong("sgd", says="not at random")
+def random_start(X, y, lr, epochs, size, seed):
+    w, b = _sgd(X, y, lr, epochs, size, seed)
+    return w + np.random.default_rng(seed).normal(size=X.shape[1]), b
+
+
+@wrong("sgd", says="divided by the size of the batch")
+def rate_over_size(X, y, lr, epochs, size, seed):
+    return _sgd(X, y, lr / size, epochs, size, seed)
+
+
+@wrong("sgd", says="although epochs = 0")
+def one_epoch(X, y, lr, epochs, size, seed):
+    return _sgd(X, y, lr, 1, size, seed)
+
+
+@wrong("sgd", says="b is not handed on")
+def forgets_b_between(X, y, lr, epochs, size, seed):
+    rng, w, b = np.random.default_rng(seed), np.zeros(X.shape[1]), 0.0
+    for _ in range(epochs):
+        order = rng.permutation(len(y))
+        for i in range(0, len(y), size):
+            rows = order[i : i + size]
+            w_slope, b_slope = _slopes(X[rows], y[rows], w, 0.0)
+            w, b = w - lr * w_slope, -lr * b_slope
+    return w, b
+
+
 # ---- doubling_months ----
 
 wrong.value("doubling_months", 1 / growth_slope(), says="These are years")
@@ -378,3 +513,4 @@ wrong.value("doubling_months", growth_slope() / 12, says="doublings in a month")
 wrong.value("doubling_months", 12 * np.log(2) / growth_slope(), says="not a factor e")
 wrong.value("doubling_months", "18 months", says="values differ")
 wrong.value("doubling_months", growth_slope, says="call it?")
+wrong.value("doubling_months", round(12 / growth_slope()), says="Do not round")

@@ -136,6 +136,11 @@ def one_layer_bent(X, layers, bend=right.relu):
     return _mlp(X, layers, bend, last=len(layers) == 3)
 
 
+@wrong("mlp_forward", says="before the first layer")
+def bends_before(X, layers, bend=right.relu):
+    return _mlp(X, layers, bend, first=True)
+
+
 # ---- xor_layers ----
 
 ONES, HOLD = np.ones((2, 2)), np.array([0.0, -1.0])
@@ -209,6 +214,22 @@ def silenced(z):
         return np.exp(z) / (1 + np.exp(z))
 
 
+@wrong("sigmoid", says="must not be clipped")
+def clipped_wider(z):
+    return 1 / (1 + np.exp(-np.clip(z, -30, 30)))
+
+
+@wrong("sigmoid", says="The left tail is lost")
+def one_minus(z):
+    s = 1 / (1 + np.exp(-np.abs(z)))
+    return np.where(z >= 0, s, 1 - s)
+
+
+@wrong("sigmoid", says="9.36e-14, 1.93e-22, ")
+def by_tanh(z):
+    return (1 + np.tanh(z / 2)) / 2
+
+
 # ---- slope ----
 
 
@@ -262,6 +283,11 @@ def quotient_rule(bend, z):
 def nudges(bend, z):
     f, h = right.BENDS[bend], 1e-5
     return (f(z + h) - f(z - h)) / (2 * h) + 1e-5
+
+
+@wrong("slope", says="1 - np.tanh(z)**2")
+def over_cosh(bend, z):
+    return 1 / np.cosh(z) ** 2 if bend == "tanh" else _slope(bend, z)
 
 
 # ---- softmax ----
@@ -326,6 +352,12 @@ def shares_of_logits(z):
 @wrong("softmax", says="not yet divided")
 def only_exp(z):
     return np.exp(z)
+
+
+@wrong("softmax", says="needs no small number")
+def epsilon(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / (e.sum(1, keepdims=True) + 1e-4)
 
 
 # ---- cross_entropy ----
@@ -486,6 +518,11 @@ def changes_z(z, y):
     return _gradient(z, y)
 
 
+@wrong("cross_entropy_gradient", says="There is no 2 in it")
+def with_a_two(z, y):
+    return 2 * _gradient(z, y)
+
+
 # ---- softmax_step ----
 
 
@@ -547,6 +584,11 @@ def without_inputs(X, y, W, b, lr):
 def step_in_place(X, y, W, b, lr):
     W -= lr * X.T @ _gradient(X @ W + b, y)
     return W, b
+
+
+@wrong("softmax_step", says="`lr` is an argument")
+def fixed_rate(X, y, W, b, lr):
+    return _step(X, y, W, b, 0.5)
 
 
 # ---- softmax_regression ----
@@ -615,6 +657,22 @@ def one_step_a_row(X, y, C, lr, epochs, size, seed):
 @wrong("softmax_regression", says="return` inside the loop")
 def returns_early(X, y, C, lr, epochs, size, seed):
     return _train(X, y, C, lr, min(epochs, 1), size, seed, batches=1)
+
+
+@wrong("softmax_regression", says="make the generator once")
+def seed_in_the_loop(X, y, C, lr, epochs, size, seed):
+    order, W, b = np.random.default_rng(seed).permutation(len(y)), 0, np.zeros(C)
+    W = np.zeros((X.shape[1], C))
+    for _ in range(epochs):
+        for i in range(0, len(y), size):
+            rows = order[i : i + size]
+            W, b = _step(X[rows], y[rows], W, b, lr)
+    return W, b
+
+
+@wrong("softmax_regression", says="although epochs = 0")
+def one_epoch(X, y, C, lr, epochs, size, seed):
+    return _train(X, y, C, lr, 1, size, seed)
 
 
 # ---- accuracy ----

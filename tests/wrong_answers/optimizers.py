@@ -74,6 +74,18 @@ def fades_today(w, grad, state, lr, beta=0.9):
     return w - lr * m, {"m": m}
 
 
+@wrong("momentum", says="the caller's own `grad`")
+def keeps_the_callers_array(w, grad, state, lr, beta=0.9):
+    m = beta * state["m"] + grad if "m" in state else grad
+    return w - lr * m, {"m": m}
+
+
+@wrong("momentum", says="fades the old m alone")
+def fades_the_sum(w, grad, state, lr, beta=0.9):
+    m = beta * (state.get("m", 0.0) + grad)
+    return w - lr * m, {"m": m}
+
+
 # ---- adagrad ----
 
 
@@ -128,6 +140,12 @@ def mean_of_squares(w, grad, state, lr, eps=1e-10):
     return w - lr * grad / (np.sqrt(total / n) + eps), {"v": total, "n": n}
 
 
+@wrong("adagrad", says="eps inside the brackets")
+def eps_outside(w, grad, state, lr, eps=1e-10):
+    v = state.get("v", 0.0) + grad**2
+    return w - lr * grad / np.sqrt(v) + eps, {"v": v}
+
+
 # ---- rmsprop ----
 
 
@@ -178,6 +196,25 @@ def rms_eps_inside(w, grad, state, lr, beta=0.99, eps=1e-8):
 @wrong("rmsprop", says="which memory is lost")
 def ignores_beta(w, grad, state, lr, beta=0.75, eps=1e-8):
     return _rmsprop(w, grad, state, lr, eps, 0.75, 0.25)
+
+
+@wrong("rmsprop", says="v starts at the first square")
+def starts_at_the_square(w, grad, state, lr, beta=0.99, eps=1e-8):
+    v = beta * state.get("v", grad**2) + (1 - beta) * grad**2
+    return w - lr * grad / (np.sqrt(v) + eps), {"v": v}
+
+
+@wrong("rmsprop", says="bias correction comes with Adam")
+def corrected(w, grad, state, lr, beta=0.99, eps=1e-8):
+    t = state.get("t", 0) + 1
+    v = beta * state.get("v", 0.0) + (1 - beta) * grad**2
+    root = np.sqrt(v / (1 - beta**t))
+    return w - lr * grad / (root + eps), {"v": v, "t": t}
+
+
+@wrong("rmsprop", says="v is a sum here, AdaGrad's")
+def adagrad_again(w, grad, state, lr, beta=0.99, eps=1e-8):
+    return _rmsprop(w, grad, state, lr, eps, 1, 1)
 
 
 # ---- adam ----
@@ -259,6 +296,48 @@ def state_is_a_tuple(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
     return w, tuple(state.values())
 
 
+@wrong("adam", says="eps inside the brackets")
+def adam_eps_outside(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    moved, state = _adam(w, grad, state, lr, beta1, beta2, 0.0)
+    return moved + eps, state
+
+
+@wrong("adam", says="eps inside the brackets")
+def adam_eps_on_the_step(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    moved, state = _adam(w, grad, state, lr, beta1, beta2, 0.0)
+    return moved - lr * eps, state
+
+
+@wrong("adam", says="t is 2 in the first step")
+def from_two(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    return _adam(w, grad, state, lr, beta1, beta2, eps, first=2)
+
+
+@wrong("adam", says="grows by one a step")
+def counts_twice(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    moved, state = _adam(w, grad, state, lr, beta1, beta2, eps)
+    return moved, {**state, "t": state["t"] + 1}
+
+
+def _times_t(w, grad, state, lr, b1, b2, eps, m_too=True, v_too=True):
+    t = state.get("t", 0) + 1
+    m = b1 * state.get("m", 0.0) + (1 - b1) * grad
+    v = b2 * state.get("v", 0.0) + (1 - b2) * grad**2
+    m_hat = m / (1 - (b1 * t if m_too else b1**t))
+    v_hat = v / (1 - (b2 * t if v_too else b2**t))
+    return w - lr * m_hat / (np.sqrt(v_hat) + eps), {"m": m, "v": v, "t": t}
+
+
+@wrong("adam", says="with a power?")
+def beta_times_t(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    return _times_t(w, grad, state, lr, beta1, beta2, eps)
+
+
+@wrong("adam", says="with a power?")
+def beta1_times_t(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    return _times_t(w, grad, state, lr, beta1, beta2, eps, v_too=False)
+
+
 # ---- adamw ----
 
 
@@ -298,6 +377,32 @@ def decays_the_new(w, grad, state, lr, weight_decay=0.01):
 def same_amount(w, grad, state, lr, weight_decay=0.01):
     moved, state = _plain_adam(w, grad, state, lr)
     return moved - lr * weight_decay * np.sign(w), state
+
+
+@wrong("adamw", says="paid twice")
+def decays_twice(w, grad, state, lr, weight_decay=0.01):
+    moved, state = _plain_adam(w, grad + weight_decay * w, state, lr)
+    return moved - lr * weight_decay * w, state
+
+
+@wrong("adamw", says="hand all three to adam")
+def drops_all(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+    moved, state = _plain_adam(w, grad, state, lr)
+    return moved - lr * weight_decay * w, state
+
+
+@wrong("adamw", says="eps is not passed on")
+def drops_eps(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
+    moved, state = _adam(w, grad, state, lr, beta1, beta2, 1e-8)
+    return moved - lr * weight_decay * w, state
+
+
+@wrong("adamw", says="beta1 and beta2 are not passed on")
+def drops_betas(
+    w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01
+):
+    moved, state = _adam(w, grad, state, lr, 0.9, 0.999, eps)
+    return moved - lr * weight_decay * w, state
 
 
 # ---- warmup_cosine ----
@@ -362,6 +467,23 @@ def needs_a_climb(step, lr, warmup, total, final=0.0):
     return min(lr * (step + 1) / warmup, _cosine(step, lr, warmup, total, final))
 
 
+@wrong("warmup_cosine", says="one step too long")
+def climbs_too_long(step, lr, warmup, total, final=0.0):
+    if step <= warmup and warmup:
+        return lr * (step + 1) / warmup
+    return _cosine(step, lr, warmup, total, final)
+
+
+@wrong("warmup_cosine", says="the rate falls to 0")
+def nothing_after(step, lr, warmup, total, final=0.0):
+    return 0.0 if step > total else _cosine(step, lr, warmup, total, final)
+
+
+@wrong("warmup_cosine", says="returns nothing, or nan")
+def silent_after(step, lr, warmup, total, final=0.0):
+    return None if step > total else _cosine(step, lr, warmup, total, final)
+
+
 # ---- gradient_noise ----
 
 
@@ -411,6 +533,24 @@ def mean_distance(grads, size, draws, rng):
     return np.linalg.norm(grads[rows].mean(1) - grads.mean(0), axis=1).mean()
 
 
+@wrong("gradient_noise", says="Row N - 1 is never drawn")
+def without_the_last(grads, size, draws, rng):
+    rows = rng.integers(len(grads) - 1, size=(draws, size))
+    return np.sqrt(((grads[rows].mean(1) - grads.mean(0)) ** 2).sum(1).mean())
+
+
+@wrong("gradient_noise", says="Row 0 is never drawn")
+def without_the_first(grads, size, draws, rng):
+    rows = rng.integers(1, len(grads), size=(draws, size))
+    return np.sqrt(((grads[rows].mean(1) - grads.mean(0)) ** 2).sum(1).mean())
+
+
+@wrong("gradient_noise", says="from the mean of the batches")
+def around_the_batches(grads, size, draws, rng):
+    batches = grads[rng.integers(len(grads), size=(draws, size))].mean(1)
+    return np.sqrt(batches.var(0).sum())
+
+
 # ---- he_init ----
 
 
@@ -449,6 +589,32 @@ def positive(fan_in, fan_out, rng):
     return rng.random((fan_in, fan_out)) * np.sqrt(24 / fan_in)
 
 
+@wrong("he_init", says="draws are uniform")
+def uniform(fan_in, fan_out, rng):
+    far = np.sqrt(6 / fan_in)
+    return rng.uniform(-far, far, (fan_in, fan_out))
+
+
+@wrong("he_init", says="all sizes are equal")
+def coins(fan_in, fan_out, rng):
+    return rng.choice([-1, 1], (fan_in, fan_out)) * np.sqrt(2 / fan_in)
+
+
+@wrong("he_init", says="not normal draws")
+def other_draws(fan_in, fan_out, rng):
+    return rng.laplace(0, np.sqrt(1 / fan_in), (fan_in, fan_out))
+
+
+@wrong("he_init", says="Some columns are equal")
+def one_column(fan_in, fan_out, rng):
+    return rng.normal(0, np.sqrt(2 / fan_in), (fan_in, 1)) * np.ones(fan_out)
+
+
+@wrong("he_init", says="Some rows are equal")
+def one_row(fan_in, fan_out, rng):
+    return rng.normal(0, np.sqrt(2 / fan_in), fan_out) * np.ones((fan_in, 1))
+
+
 # ---- soft_threshold ----
 
 
@@ -480,6 +646,11 @@ def shrinks(w, amount):
 @wrong("soft_threshold", says="Nearly 0 is not 0")
 def nearly(w, amount):
     return np.sign(w) * np.maximum(np.abs(w) - amount, 1e-12)
+
+
+@wrong("soft_threshold", says="`w` has any shape")
+def one_axis_only(w, amount):
+    return np.array([max(abs(x) - amount, 0) * (1 if x > 0 else -1) for x in w])
 
 
 # ---- EarlyStopping ----
@@ -576,6 +747,32 @@ def a_function(patience):
     return _Stopper(patience)
 
 
+@wrong("EarlyStopping", says="compare with best")
+class ComparesWithTheLast(_Stopper):
+    last = float("inf")
+
+    def update(self, loss, weights):
+        if loss < self.last:
+            self.best_loss, self.best_weights = loss, self.copy(weights)
+            self.waited = 0
+        else:
+            self.waited += 1
+        self.last = loss
+        return self.waited >= self.patience
+
+
+@wrong("EarlyStopping", says="compare with best")
+class CountsFromTheLast(_Stopper):
+    last = float("inf")
+
+    def update(self, loss, weights):
+        if loss < self.best_loss:
+            self.best_loss, self.best_weights = loss, self.copy(weights)
+        self.waited = 0 if loss < self.last else self.waited + 1
+        self.last = loss
+        return self.waited >= self.patience
+
+
 # ---- shift_digits ----
 
 
@@ -624,3 +821,22 @@ def empty_slice(X, down, right):
 def shifts_in_place(X, down, right):
     X[...] = _shift(X, down, right)
     return X
+
+
+@wrong("shift_digits", says="cut to whole numbers")
+def whole_numbers(X, down, right):
+    return _shift(X, down, right).astype(int)
+
+
+@wrong("shift_digits", says="image 0, row 1 of its 8x8 pixels")
+def flat_with_zeros(X, down, right):
+    by, out = 8 * down + right, np.zeros_like(X)
+    out[:, max(by, 0) : 64 + min(by, 0)] = X[:, max(-by, 0) : 64 + min(-by, 0)]
+    return out
+
+
+@wrong("shift_digits", says="in the case: 2 images moved by down = -1")
+def forward_only(X, down, right):
+    images, out = X.reshape(-1, 8, 8), np.zeros((len(X), 8, 8))
+    out[:, down:, right:] = images[:, : 8 - down, : 8 - right]
+    return out.reshape(X.shape)

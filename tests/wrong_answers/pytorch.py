@@ -1,8 +1,11 @@
+import io
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -59,6 +62,11 @@ def fails_without_axes(shape):
     return _strides(shape)
 
 
+@wrong("strides_of", says="np.prod of nothing is 1.0")
+def ends_in_a_float(shape):
+    return tuple(np.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
 # ---- expanded_strides ----
 
 
@@ -100,6 +108,31 @@ def never_refuses(shape, strides, wanted):
 def takes_it_for_contiguous(shape, strides, wanted):
     if (tuple(shape), tuple(wanted)) == ((6, 4), (6, 4)):
         return (4, 1)
+    return _expand(shape, strides, wanted)
+
+
+def _stretch(shape, strides, wanted, fits):
+    extra = len(wanted) - len(shape)
+    kept = list(zip(shape, strides, wanted[extra:]))
+    if extra < 0 or not all(fits(n, w) for n, _, w in kept):
+        raise ValueError("no")
+    return (0,) * extra + tuple(s if n == w else 0 for n, s, w in kept)
+
+
+@wrong("expanded_strides", says="nor 3 become 1")
+def shrinks_to_one(shape, strides, wanted):
+    return _stretch(shape, strides, wanted, lambda n, w: n == w or 1 in (n, w))
+
+
+@wrong("expanded_strides", says="2 does not become 4")
+def stretches_to_multiples(shape, strides, wanted):
+    return _stretch(shape, strides, wanted, lambda n, w: w % n == 0)
+
+
+@wrong("expanded_strides", says="case: shape (6,), strides (1,), stretched to (4, 6)")
+def refuses_new_axes(shape, strides, wanted):
+    if len(wanted) - len(shape) == 1 and len(shape) == 1:
+        raise ValueError("too few axes")
     return _expand(shape, strides, wanted)
 
 
@@ -217,6 +250,54 @@ class NotesWithASelf(_Right):
         self.found = {**getattr(self, "found", {}), name: value}
 
 
+@wrong("Module", says="never calls super().__init__()")
+class RegistryInInit(_Right):
+    def __init__(self):
+        self.__dict__["notes"] = {}
+
+    def __setattr__(self, name, value):
+        self.__dict__["notes"].pop(name, None)
+        super().__setattr__(name, value)
+
+
+class _TwoNotes(_Right):
+    def __setattr__(self, name, value):
+        tensors = self.__dict__.setdefault("tensors", {})
+        modules = self.__dict__.setdefault("modules", {})
+        self.forget(name, value, tensors, modules)
+        if isinstance(value, _Right):
+            modules[name] = value
+        elif getattr(value, "requires_grad", False):
+            tensors[name] = value
+        object.__setattr__(self, name, value)
+
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("tensors", {}).items():
+            yield prefix + name, value
+        for name, value in self.__dict__.get("modules", {}).items():
+            yield from value.named_parameters(prefix + name + ".")
+
+
+@wrong("Module", says="The tensor is still noted")
+class KeepsTheTensor(_TwoNotes):
+    def forget(self, name, value, tensors, modules):
+        modules.pop(name, None)
+        if not isinstance(value, _Right):
+            tensors.pop(name, None)
+
+
+@wrong("Module", says="The Module is still noted")
+class KeepsTheModule(_TwoNotes):
+    def forget(self, name, value, tensors, modules):
+        tensors.pop(name, None)
+
+
+@wrong("Module", says="hands on all its inputs")
+class OneInput(_Right):
+    def __call__(self, *inputs):
+        return self.forward(inputs[0])
+
+
 wrong.value("Module", _Right(), says="should be a class")
 
 
@@ -287,6 +368,25 @@ class NoBias(_Layer):
 class MatrixOnly(_Layer):
     def forward(self, X):
         return torch.addmm(self.bias, X, self.weight.T)
+
+
+@wrong("Linear", says="The bias's spread")
+class ZeroBias(_Layer):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        self.bias = torch.zeros(H, requires_grad=True)
+
+
+@wrong("Linear", says="No gradient reaches self.weight")
+class PastTheTape(_Layer):
+    def forward(self, X):
+        return X @ self.weight.data.T + self.bias
+
+
+@wrong("Linear", says="No gradient reaches self.bias")
+class BiasPastTheTape(_Layer):
+    def forward(self, X):
+        return X @ self.weight.T + self.bias.detach()
 
 
 # ---- Rows ----
@@ -386,6 +486,38 @@ def adds_them(N, seed, epoch):
     return torch.randperm(N, generator=_own(seed + epoch))
 
 
+@wrong("epoch_order", says="It returns a tensor")
+def a_list_of_rows(N, seed, epoch):
+    return torch.randperm(N, generator=_own(1_000_003 * seed + epoch)).tolist()
+
+
+@wrong("epoch_order", says="is too small")
+def ten_epochs(N, seed, epoch):
+    return torch.randperm(N, generator=_own(10 * seed + epoch))
+
+
+@wrong("epoch_order", says="is too small")
+def a_hundred_epochs(N, seed, epoch):
+    return torch.randperm(N, generator=_own(100 * seed + epoch))
+
+
+@wrong("epoch_order", says="is too small")
+def a_thousand_seeds(N, seed, epoch):
+    return torch.randperm(N, generator=_own(seed + 1000 * epoch))
+
+
+@wrong("epoch_order", says="changes NumPy's global random state")
+def seeds_numpy(N, seed, epoch):
+    np.random.seed((1_000_003 * seed + epoch) % 2**32)
+    return torch.as_tensor(np.random.permutation(N))
+
+
+@wrong("epoch_order", says="changes Python's global random state")
+def seeds_python(N, seed, epoch):
+    random.seed(1_000_003 * seed + epoch)
+    return torch.tensor(random.sample(range(N), N))
+
+
 # ---- train_step ----
 
 
@@ -447,6 +579,16 @@ def any_mode(model, X, y, optimizer):
 @wrong("train_step", says="is a `return` missing?")
 def says_nothing(model, X, y, optimizer):
     returns_the_graph(model, X, y, optimizer)
+
+
+@wrong("train_step", says="comes too late")
+def mode_after_forward(model, X, y, optimizer):
+    loss = F.cross_entropy(model(X), y)
+    model.train()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 # ---- evaluate ----
@@ -547,6 +689,32 @@ def always_trains(model, batches):
     return result
 
 
+@_evaluate_wrong(says="This is rounded")
+def rounds_the_accuracy(model, batches):
+    loss, accuracy = _score(model, batches)
+    return loss, round(accuracy, 2)
+
+
+@_evaluate_wrong(says="second loop over batches was empty")
+def reads_twice(model, batches):
+    rows = sum(len(X) for X, _ in batches)
+    total = right = 0
+    for X, y in batches:
+        loss, accuracy = _score(model, [(X, y)])
+        total, right = total + loss * len(X), right + accuracy * len(X)
+    return total / rows, right / rows
+
+
+@wrong("evaluate", says="read it before eval()")
+def reads_the_mode_late(model, batches):
+    model.eval()
+    was = model.training
+    with torch.no_grad():
+        result = _score(model, batches)
+    model.train(was)
+    return result
+
+
 # ---- pick_device ----
 
 
@@ -586,6 +754,28 @@ def falls_back(asked=None):
     if asked is None:
         return _best()
     return torch.device(asked if asked == _best().type else "cpu")
+
+
+def _there(kind):
+    return {"cuda": torch.cuda.is_available(), "cpu": True}.get(
+        kind, torch.backends.mps.is_available()
+    )
+
+
+@wrong("pick_device", says="number is lost")
+def forgets_the_number(asked=None):
+    if asked is None:
+        return _best()
+    if not _there(torch.device(asked).type):
+        raise ValueError(asked)
+    return torch.device(torch.device(asked).type)
+
+
+@wrong("pick_device", says="may come with its number")
+def refuses_the_number(asked=None):
+    if asked not in (None, "cuda", "mps", "cpu") or asked and not _there(asked):
+        raise ValueError(asked)
+    return torch.device(asked) if asked else _best()
 
 
 # ---- save_checkpoint ----
@@ -669,6 +859,44 @@ def forgets_to_rename(path, state):
     _write(Path(path).with_name("run.pt.part"), state)
 
 
+def _part(path):
+    return Path(path).with_name(Path(path).name + ".part")
+
+
+@wrong("save_checkpoint", says="file.flush() comes first")
+def forces_before_writing(path, state):
+    with open(_part(path), "wb") as file:
+        os.fsync(file.fileno())
+        torch.save(state, file)
+    os.replace(_part(path), path)
+
+
+@wrong("save_checkpoint", says="file.flush() comes first")
+def bytes_in_the_buffer(path, state):
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    with open(_part(path), "wb") as file:
+        file.write(memory.getvalue())
+        os.fsync(file.fileno())
+        file.flush()
+    os.replace(_part(path), path)
+
+
+@wrong("save_checkpoint", says="get the same part")
+def one_part_for_all(path, state):
+    part = Path(path).with_suffix(".part")
+    _write(part, state)
+    os.replace(part, path)
+
+
+@wrong("save_checkpoint", says="not in `finally`")
+def replaces_in_any_case(path, state):
+    try:
+        _write(_part(path), state)
+    finally:
+        os.replace(_part(path), path)
+
+
 # ---- snapshot ----
 
 
@@ -748,7 +976,7 @@ def _read(path, order="little", skip=8, note=False, shape=True, dtype=None, afte
     return tensors
 
 
-@wrong("read_safetensors", says="It raised")
+@wrong("read_safetensors", says="smallest byte first")
 def big_endian(path):
     return _read(path, order="big")
 
@@ -796,3 +1024,22 @@ def trusts_the_order(path):
 @wrong("read_safetensors", says="a dict {name: tensor}")
 def a_list(path):
     return list(_read(path).items())
+
+
+@wrong("read_safetensors", says="smallest byte first")
+def one_byte_of_length(path):
+    raw = Path(path).read_bytes()
+    return json.loads(raw[8 : 8 + raw[0]])
+
+
+@wrong("read_safetensors", says="without any axis")
+def needs_an_axis(path):
+    return {
+        name: t.reshape(*t.shape[:1]) if t.ndim < 2 else t
+        for name, t in _read(path).items()
+    }
+
+
+@wrong("read_safetensors", says="without any axis")
+def an_axis_of_one(path):
+    return {name: torch.atleast_1d(t) for name, t in _read(path).items()}

@@ -1,5 +1,7 @@
 """Chapter 03: how one backward pass gets every gradient."""
 
+import contextlib
+import copy
 import itertools
 
 import numpy as np
@@ -43,6 +45,11 @@ def _diamonds(depth, slope=0.5):
 )
 def sum_over_paths(answer):
     "The slope of `end` along `start`: over all paths, the sum of the products."
+    given = answer
+
+    def answer(graph, start, end):  # a copy: the check's graphs outlive every answer
+        return given(copy.deepcopy(graph), start, end)
+
     case = "L = (w x + b - y)^2 at w = 2, x = 3, b = 1, y = 5: the slope along w"
     same(
         case,
@@ -85,7 +92,8 @@ def reverse_pass(answer):
     "The slope of `last` along every node, each edge visited once."
 
     def grads(graph, last):
-        got = answer(graph, last)
+        # a copy: the check's graphs outlive an answer that empties them
+        got = answer(copy.deepcopy(graph), last)
         if not isinstance(got, dict):
             raise Miss("It should return a dictionary {name: slope}.", "reverse_pass(...)",
                        got, "{name: slope}")  # fmt: skip
@@ -110,10 +118,9 @@ def reverse_pass(answer):
                 1.0, 2.0, 2.0, 2.0, 2.0, 4.0, 6.0,
             ],
             "Nothing flows: the slope of `last` along itself is 1.": [0.0] * 7,
-            "Only the inputs of `last` have a slope: walk on, to the inputs of the "
-            "inputs.": [1.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-            "In creation order the oldest come first, before anyone has reported to them: "
-            "walk backwards.": [1.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            "Only the inputs of `last` have a slope. Do you walk backwards, youngest "
+            "first? In creation order the oldest pass on before anyone has reported to "
+            "them.": [1.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0],
             "Slopes along a path multiply: slope * grads[name].": [
                 1.0, 6.0, 7.0, 8.0, 8.0, 10.0, 11.0,
             ],
@@ -135,7 +142,23 @@ def reverse_pass(answer):
         slip="What was made after `last` has slope 0.",
     )
     deep = _diamonds(200)  # path by path, no computer would ever finish
-    same("two hundred diamonds in a row, 2^200 paths", grads(deep, "x200")["x0"], 1.0)
+    case = "two hundred diamonds in a row, 2^200 paths"
+    visits = itertools.count()
+
+    class Edges(list):
+        "The edges of a node; they know how often a node was asked for them."
+
+        def __iter__(self):
+            if next(visits) > 100 * len(deep):
+                raise Miss(
+                    "You walk every path; 2^200 never end. Visit each node once: it "
+                    "passes on all that its users reported, in one go.", case,
+                    f"more than {100 * len(deep):,} visits", f"{len(deep)} visits",
+                )  # fmt: skip
+            return super().__iter__()
+
+    watched = {name: Edges(made) for name, made in deep.items()}
+    same(case, answer(watched, "x200")["x0"], 1.0)
 
 
 @chapter.exercise(
@@ -152,10 +175,15 @@ def Value(answer):
             raise Miss("An operation returns a new Value, with parents and slopes.", case,
                        result, f"Value({data})")  # fmt: skip
         same(f"{case}: data", result.data, data)
+        for name in ("parents", "slopes"):
+            if not isinstance(getattr(result, name), (tuple, list)):
+                raise Miss(f"{name} is a tuple, and a tuple of one needs a comma: (x,), "
+                           "not (x).", f"{case}: {name}", getattr(result, name), "a tuple")  # fmt: skip
         got = list(result.parents)
         if len(got) != len(parents) or any(g is not p for g, p in zip(got, parents)):
             values = [getattr(p, "data", p) for p in got]
-            raise Miss("parents holds the Values it was made from, in order.",
+            one = " relu has one parent, self." if len(parents) == 1 else ""
+            raise Miss(f"parents holds the Values it was made from, in order.{one}",
                        f"{case}: the data of its parents", values,
                        [p.data for p in parents])  # fmt: skip
         same(f"{case}: slopes", list(result.slopes), slopes, slips,
@@ -167,12 +195,24 @@ def Value(answer):
     local("Value(2) * Value(-3)", a * b, -6.0, (a, b), [-3.0, 2.0],
           {"The slope along a factor is the other factor: swapped.": [2.0, -3.0],
            "These are the slopes of a sum.": [1.0, 1.0]})  # fmt: skip
-    for x, data, slope in ((2.0, 2.0, 1.0), (-3.0, 0.0, 0.0)):
+    for x, data, slope in ((2.0, 2.0, 1.0), (-3.0, 0.0, 0.0), (0.0, 0.0, 0.0)):
         v = answer(x)
         local(f"Value({x:g}).relu()", v.relu(), data, (v,), [slope],
-              {"Below zero the output does not move: slope 0.": [1.0],
+              {"At exactly 0 the slope counts as 0: > 0, not >= 0." if x == 0 else
+               "Below zero the output does not move: slope 0.": [1.0],
                "Above zero it moves as its input: slope 1.": [0.0],
                "The slope is 1 or 0, not the value.": [x]})  # fmt: skip
+    tape = getattr(answer.__init__, "__globals__", {}).get("tape")
+    if isinstance(tape, list):
+        for case, run in (("a + b", lambda: a + b), ("a * b", lambda: a * b),
+                          ("a.relu()", a.relu)):  # fmt: skip
+            before = len(tape)
+            run()
+            added = len(tape) - before
+            del tape[before:]
+            if added != 1:
+                raise Miss("One operation, one entry: __init__ puts the result on the tape, "
+                           "nobody else does.", f"{case}: new entries of the tape", added, 1)  # fmt: skip
     square = a * a
     local("a * a with a = 2", square, 4.0, (a, a), [2.0, 2.0])
     for case, result, data, slope in (
@@ -228,9 +268,19 @@ def matmul_backward(answer):
                 "grad must not be transposed here.": a.T @ grad.T,
             }
         same(f"{case}: gradient of a", got[0], grad @ b.T, slips_a,
-             "It has a's shape: one slope for each element of a.")  # fmt: skip
+             _either(got[0], a, "It has a's shape: one slope for each element of a.",
+                     "The shape is right, the values are not: grad and b, which first?"))  # fmt: skip
         same(f"{case}: gradient of b", got[1], a.T @ grad, slips_b,
-             "It has b's shape: one slope for each element of b.")  # fmt: skip
+             _either(got[1], b, "It has b's shape: one slope for each element of b.",
+                     "The shape is right, the values are not: grad and a, which first?"))  # fmt: skip
+
+
+def _either(got, want, shape, values):
+    "The sentence about the shape where it is wrong, else that about the values."
+    with contextlib.suppress(Exception):
+        if np.shape(got) == np.shape(want):
+            return values
+    return shape
 
 
 def _several(got, count, what):
@@ -275,12 +325,19 @@ def unbroadcast(answer):
             slips["Summed along the wrong axis: broadcasting adds axes in front."] = (
                 grad.sum(axis=1)
             )
+        got = answer(grad, shape)
         same(
             f"unbroadcast(grad of shape {stretched}, {shape})",
-            answer(grad, shape),
+            got,
             want,
             slips,
-            "The result has the shape that the value had before it was broadcast.",
+            _either(
+                got,
+                want,
+                "The result has the shape that the value had before it was broadcast.",
+                "The shape is right, the values are not: each element is the sum over "
+                "its own copies. Which axes did broadcasting add, which did it stretch?",
+            ),
         )
 
 
@@ -312,12 +369,19 @@ def sum_backward(answer):
         if shape == (3, 3) and axis == 1:
             slips["Each ROW was summed, so each row shares one gradient; you spread it "
                   "down the columns: put the axis back first."] = np.tile(grad, (3, 1))  # fmt: skip
+        got = answer(grad, shape, axis)
         same(
             f"x {shape}, summed over axis {axis}: from a grad of shape {grad.shape}",
-            answer(grad, shape, axis),
+            got,
             want,
             slips,
-            "The result has x's shape.",
+            _either(
+                got,
+                want,
+                "The result has x's shape.",
+                "The shape is right, the values are not: each element gets the gradient "
+                "of the sum that it went into.",
+            ),
         )
 
 
@@ -329,6 +393,38 @@ class Node:
     def __init__(self, data=0.0, parents=(), rule=None):
         self.data, self.grad = np.asarray(data, dtype=float), None
         self.parents, self.rule, self.birth = tuple(parents), rule, next(Node.births)
+
+
+class Watched(Node):
+    "A Node that stops an answer which compares, or looks at parents, far too often."
+
+    limit, compared, looked = 2_000_000, 0, 0
+    __hash__ = Node.__hash__
+
+    def __eq__(self, other):
+        Watched.compared += 1
+        if Watched.compared > Watched.limit:
+            raise Miss(
+                "It compares node after node: does `in` look through a list? That reads "
+                "every entry; a set answers at once.", "a graph of many nodes",
+                f"more than {Watched.limit:,} comparisons", "none",
+            )  # fmt: skip
+        return self is other
+
+    @property
+    def parents(self):
+        Watched.looked += 1
+        if Watched.looked > Watched.limit:
+            raise Miss(
+                "It walks every path: a node that was seen need not be walked again.",
+                "a graph of many nodes", f"more than {Watched.limit:,} visits",
+                "each node once",
+            )  # fmt: skip
+        return self.made_from
+
+    @parents.setter
+    def parents(self, value):
+        self.made_from = value
 
 
 @chapter.exercise(
@@ -388,9 +484,10 @@ def history(answer):
     told("e = f(c, b, other), from the same graph", e, [a, b, c, other, e])
     told("b alone", b, [a, b])
     for case, width in (("a chain of 40,000 nodes", 1), ("20,000 diamonds", 2)):
-        node, chain = Node(), []
+        node, chain = Watched(), []
+        Watched.compared = Watched.looked = 0
         for _ in range(40_000 // width):
-            node = Node(0.0, [node] * width)
+            node = Watched(0.0, [node] * width)
             chain.append(node)
         told(case, node, chain)
 
@@ -408,8 +505,26 @@ def _mul_rule(grad, inputs, output):
     return grad * b, grad * a
 
 
+def _exp_rule(grad, inputs, output):
+    return (grad * output,)
+
+
 def _make(rule, data, *parents):
-    return Node(data, parents, rule)
+    def watched(grad, inputs, output):
+        if grad is None:
+            raise Miss("A node passed on before it had a grad: `last` starts with ones, and "
+                       "users pass on before what they used (the order of history).",
+                       "node.rule(grad, inputs, output)", None, "a gradient")  # fmt: skip
+        if isinstance(inputs, Node) or any(isinstance(i, Node) for i in inputs):
+            raise Miss("inputs is the list of the parents' data, not of the parents.",
+                       "node.rule(grad, inputs, output)", "nodes", "arrays")  # fmt: skip
+        told = output if isinstance(output, (np.ndarray, np.number)) else "no array"
+        same("node.rule(grad, inputs, output): its third argument", told, node.data,
+             slip="A rule gets the result's own data third: node.data.")  # fmt: skip
+        return rule(grad, inputs, output)
+
+    node = Node(data, parents, watched)
+    return node
 
 
 @chapter.exercise(
@@ -466,6 +581,20 @@ def backward(answer):
     told("(X + bias).sum() with X (2, 3), bias (3,): the gradient of the bias", bias,
          np.full(3, 2.0), slip="Cut it back to the parent's shape with unbroadcast.")  # fmt: skip
     told("the gradient of X", X, np.ones((2, 3)))
+    for shape in ((2, 1), (1, 3), (1, 1)):
+        X, part = Node(np.arange(6.0).reshape(2, 3)), Node(np.ones(shape))
+        h = _make(_add_rule, X.data + part.data, X, part)
+        answer(_make(
+            lambda grad, inputs, output: (grad * np.ones(inputs[0].shape),), h.data.sum(), h
+        ))  # fmt: skip
+        told(f"(X + b).sum() with X (2, 3), b {shape}: the gradient of b", part,
+             np.full(shape, 6.0 / part.data.size),
+             slip="Axes of size 1 were stretched: let unbroadcast cut every part, also "
+             "where the number of axes fits.")  # fmt: skip
+    x1 = Node(2.0)
+    grown = _make(_exp_rule, np.exp(2.0), x1)
+    answer(_make(_square_rule, np.exp(4.0), grown))
+    told("exp(x)^2 at x = 2: the slope along x", x1, 2 * np.exp(4.0))
 
     answer(_make(_square_rule, 9.0, x))
     told("x * x, then another graph, x^2, without clearing x.grad", x, 12.0, slips={
@@ -488,7 +617,7 @@ def backward(answer):
     "Nudge t.data[index] by +h and -h, put it back, compare with t.grad[index]. "
     "np.ndindex(t.data.shape) visits every index.",
     "Clear every t.grad, f(*tensors).backward(); a tensor that f ignores keeps grad None: "
-    "count it as zeros. if gap > tol: raise AssertionError(...)",
+    "count it as zeros. if not gap <= tol: raise AssertionError(...), so that nan raises.",
     mutates=True,
 )
 def gradcheck(answer):
@@ -501,12 +630,41 @@ def gradcheck(answer):
     def honest(a, b):
         return ((a * b).tanh() + b.exp()).sum()
 
+    def raises(slip, case, f, *tensors):
+        try:
+            gap = answer(f, *tensors)
+        except AssertionError:
+            return
+        raise Miss(slip, case, gap, "AssertionError")
+
+    def cube(t, *errors):
+        "t^3 with a rule that is off by (place, error) in some elements"
+
+        def rule(g, inputs, out):
+            grad = np.array(g * 3 * inputs[0].data ** 2)
+            for place, error in errors:
+                grad.flat[place] += error
+            return (grad,)
+
+        return record(t.data**3, (t,), rule).sum()
+
     a, b = fresh()
     before = a.data.copy(), b.data.copy()
-    gap = answer(honest, a, b)
+    failed = ""
+    try:
+        gap = answer(honest, a, b)
+    except AssertionError as error:
+        failed = f"AssertionError: {error}"
     same("the data after the check", np.hstack([a.data.ravel(), b.data]),
          np.hstack([before[0].ravel(), before[1]]),
          slip="A nudged element was not put back: t.data must be as before.")  # fmt: skip
+    if failed:
+        raise Miss(
+            "It raises though backward is right. Is each element put back before the next "
+            "is nudged? Are both sides nudged, and is the difference divided by 2h? Are "
+            "old grads cleared?", "((a * b).tanh() + b.exp()).sum()", failed,
+            "a gap below 1e-6",
+        )  # fmt: skip
     if gap is None or not np.ndim(gap) == 0:
         raise Miss(
             "It returns one number, the largest gap.", "an honest f", gap, "a number"
@@ -534,14 +692,7 @@ def gradcheck(answer):
     for place, sign in ((0, 1), (5, 1), (0, -1), (5, -1)):
 
         def lies(t, place=place, sign=sign):
-            "t^3 with a rule that is wrong in one element"
-
-            def rule(g, inputs, out):
-                grad = np.array(g * 3 * inputs[0].data ** 2)
-                grad.flat[place] += 0.01 * sign
-                return (grad,)
-
-            return record(t.data**3, (t,), rule).sum()
+            return cube(t, (place, 0.01 * sign))
 
         a, b = fresh()
         for which, f, tensors in (
@@ -549,15 +700,62 @@ def gradcheck(answer):
             ("the second", lambda b, a: lies(a), (b, a)),
         ):
             where = f"{which} tensor, element {place}, {'too large' if sign > 0 else 'too small'}"
-            try:
-                gap = answer(f, *tensors)
-            except AssertionError:
-                continue
-            raise Miss(
+            raises(
                 "A wrong gradient passes. Compare the size of the gap, |ours - nudged|, "
                 "in every element of every tensor, and raise AssertionError above tol.",
-                f"backward lies by 0.01 in {where}", gap, "AssertionError",
+                f"backward lies by 0.01 in {where}", f, *tensors,
             )  # fmt: skip
+
+    def flipped(t):
+        return record(
+            t.data**3, (t,), lambda g, inputs, out: (-g * 3 * t.data**2,)
+        ).sum()
+
+    def empty(t):
+        return record(
+            t.data**3, (t,), lambda g, inputs, out: (np.full(t.shape, np.nan),)
+        ).sum()
+
+    def untaped(t, u):
+        return (t * Tensor(u.data.copy())).sum()
+
+    two = [Tensor([[2.0, 1.0], [3.0, 1.5]], requires_grad=True)]
+    raises("A gradient with the wrong sign passes: the gap is |ours - nudged|, with both "
+           "signs kept until they are subtracted.", "backward has the wrong sign", flipped,
+           *two)  # fmt: skip
+    raises("Two opposite errors cancel. Nudge ONE element at a time and compare it with "
+           "its own element of grad.", "backward is off by 0.5 and by -0.5",
+           lambda t: cube(t, (0, 0.5), (3, -0.5)), *two)  # fmt: skip
+    raises("A gradient of nan passes: every comparison with nan is False, and max(0.0, "
+           "nan) is 0.0. Take np.maximum, or raise where `not gap <= tol`.",
+           "backward gives nan everywhere", empty, *two)  # fmt: skip
+    a, b = fresh()
+    raises("A tensor with grad None is skipped, but f moves with it: compare zeros with "
+           "the nudge.", "f uses b.data behind the tape's back: b.grad is None", untaped,
+           a, b)  # fmt: skip
+    case = "slopes 12, 3, 27, 6.75, two of them off by 0.5 and -0.25, tol=1"
+    try:
+        gap = answer(lambda t: cube(t, (0, 0.5), (1, -0.25)), *two, tol=1.0)
+    except AssertionError:
+        raise Miss("It raises though the gap is below tol: use the argument tol.", case,
+                   "AssertionError", 0.5) from None  # fmt: skip
+    same(f"{case}: the largest gap", gap, 0.5, {
+        "It returns 0, not the gap that it found.": 0.0,
+        "This is the sum of the gaps; it returns the largest.": 0.75,
+        "The errors were added with their signs; it returns the largest gap.": 0.25,
+        "This is the mean gap: one bad element drowns in it. Return the largest.": 0.1875,
+        "This is a gap relative to the slope; here it is |ours - nudged|.": 0.5 / 12.5,
+        "A gap divided by the nudged slope; here it is |ours - nudged|.": 0.25 / 3,
+        "A gap divided by backward's slope; here it is |ours - nudged|.": 0.25 / 2.75,
+    }, slip="It returns the largest |ours - nudged|.", atol=1e-5)  # fmt: skip
+    case = "an honest t^3, h=0.5 and tol=1: (above - below) / 2h = 3 t^2 + h^2"
+    try:
+        gap = answer(cube, *two, h=0.5, tol=1.0)
+    except AssertionError as error:
+        gap = f"AssertionError: {error}"
+    same(f"{case}: the gap", gap, 0.25, {
+        "The step is fixed: use the argument h.": 0.0,
+    }, slip="Nudge by h to both sides, divide by 2h: use the argument h.", atol=1e-5)  # fmt: skip
 
 
 def _softmax(logits):
@@ -583,6 +781,10 @@ def softmax_cross_entropy(answer):
         "This is the sum over the rows: take the mean.": each.sum(),
         "The sign is turned: minus the logarithm of the true class.": -each.mean(),
         "These are all rows' losses: one number, their mean.": each,
+        "The label's logit must be shifted too: the same z in both terms.": (
+            each - logits.max(axis=1)).mean(),
+        "p[:, labels] takes every row's entry for EVERY label; one for each row is "
+        "p[np.arange(N), labels].": -np.log(p[:, labels]).mean(),
         "This is the mean probability: take the logarithm first.": p[[0, 1], labels].mean(),
     })  # fmt: skip
     one_hot = np.eye(3)[labels]
@@ -590,6 +792,8 @@ def softmax_cross_entropy(answer):
     same(f"{case}: gradient", grad, want, {
         "The mean over the rows is missing: divide by N.": want * 2,
         "Softmax minus one-hot, not the other way round.": -want,
+        "grad[:, labels] -= 1 changes every row at EVERY label; one for each row is "
+        "grad[np.arange(N), labels].": (p - [1, 0, 1]) / 2,
         "The true class is missing: subtract 1 at each row's label.": p / 2,
         "Divided by the number of classes; the mean is over rows.": (p - one_hot) / 3,
         "Divide all of it by N, the -1 too.": p / 2 - one_hot,
@@ -600,6 +804,22 @@ def softmax_cross_entropy(answer):
         same(f"{case}, every logit {shift:+.0e}: loss", got[0], each.mean(),
              slip="exp of a large number overflows: subtract each row's maximum first.")  # fmt: skip
         same(f"{case}, every logit {shift:+.0e}: gradient", got[1], want)
+    apart, first = np.array([[0.0, 1.0], [2000.0, 2001.0]]), np.array([0, 0])
+    with np.errstate(all="ignore"):
+        got = answer(apart, first)
+    own = (
+        "Each row needs its OWN maximum, max(axis=1, keepdims=True): one for all rows "
+    )
+    own += "sends the other rows' exponentials to 0."
+    q = _softmax(apart)
+    for name, ours, right in (("loss", got[0], -np.log(q[0, 0])),
+                              ("gradient", got[1], (q - [1, 0]) / 2)):  # fmt: skip
+        same(
+            f"logits [[0, 1], [2000, 2001]], labels [0, 0]: {name}",
+            ours,
+            right,
+            slip=own,
+        )
     far = np.array([[0.0, 2000.0]])
     with np.errstate(all="ignore"):
         got = answer(far, np.array([0]))
@@ -608,7 +828,7 @@ def softmax_cross_entropy(answer):
          "never meets it.")  # fmt: skip
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(5, 4)), rng.integers(0, 4, 5)
-    grad = answer(logits, labels)[1]
+    grad = np.asarray(answer(logits, labels)[1])
     for n, c in ((0, 0), (4, 3)):
         step = np.zeros((5, 4))
         step[n, c] = 1e-5
@@ -638,8 +858,8 @@ def linear_relu_backward(answer):
     )
     slips = (
         {
-            "The mask is missing: ReLU lets nothing back where its output is 0.": grad
-            @ W.T,
+            "The mask is missing: ReLU lets nothing back where its output is 0 (out >= 0 "
+            "is true everywhere).": grad @ W.T,
             "W.T, not W: from H back to D.": masked @ W,
             "The mask multiplies by 1 or 0, not by the output.": (grad * out) @ W.T,
             "The mask is turned round: it keeps what is above 0.": (grad * (z <= 0))
@@ -656,7 +876,9 @@ def linear_relu_backward(answer):
     )
     for name, g, w, s in zip(names, got, want, slips):
         same(f"X (4, 3), W (3, 3): gradient of {name}", g, w, s,
-             f"It has the shape of {name}.")  # fmt: skip
+             _either(g, w, f"It has the shape of {name}.",
+                     "The shape is right, the values are not: mask grad once, first, and "
+                     "use the masked one for all three."))  # fmt: skip
     X, W = rng.normal(size=(2, 5)), rng.normal(size=(5, 1))
     got = _several(answer(np.ones((2, 1)), X, W, np.ones((2, 1))), 3, "gradients")
     for name, g, w in zip(
@@ -688,11 +910,21 @@ def sgd_step(answer):
         calls.append((w.data.copy(), b.data.copy()))
         return ((w * x).sum() + b - 4.0) ** 2  # 1 * 3 - 2 * 1 + 0.5 - 4 = -2.5
 
-    got = answer([w, b], loss_of, 0.1)
     case = "loss = (w . [3, 1] + b - 4)^2 at w = [1, -2], b = 0.5, lr = 0.1"
+    try:
+        got = answer([w, b], loss_of, 0.1)
+    except TypeError:
+        if w.grad is not None:
+            raise
+        raise Miss("w.grad is None, a NoneType, when you move. Was loss.backward() called, "
+                   "and are grads cleared before it, not after?", case, None,
+                   [-15.0, -5.0]) from None  # fmt: skip
     if not calls:
         raise Miss("It never asks for the loss: call loss_of().", case, got, 6.25)
     slope = np.array([-15.0, -5.0])
+    if w.grad is None and (w.data == [1.0, -2.0]).all():
+        raise Miss("No gradient arrived and nothing moved: loss.backward() fills in the "
+                   "grads, after they are cleared.", case, None, slope)  # fmt: skip
     same(f"{case}: the new w", w.data, [2.5, -1.5], {
         "Uphill: move against the gradient.": [1, -2] + 0.1 * slope,
         "The learning rate is missing.": [1, -2] - slope,
@@ -707,22 +939,30 @@ def sgd_step(answer):
         "This is the loss after the step; return the one you stepped from (and save a "
         "forward pass).": (2.5 * 3 - 1.5 + 1.0 - 4) ** 2,
     })  # fmt: skip
+    if len(calls) != 1:
+        raise Miss("One step asks for the loss once: keep it (loss = loss_of()), then "
+                   "loss.backward().", f"{case}: calls of loss_of", len(calls), 1)  # fmt: skip
     answer([w, b], loss_of, 0.01)
     here, once = calls[-1][0], 2 * (2.5 * 3 - 1.5 + 1.0 - 4)
     same("a second step, lr = 0.01: the new w", w.data, here - 0.01 * once * x, {
         "The first step's gradient is still in it: clear every grad before backward.": here
         - 0.01 * (once * x + slope),
         "The gradient was cleared after backward, before the move.": here,
+        "The rate is fixed: use the argument lr.": here - 0.1 * once * x,
     }, slip="Clear the old gradients first: grads of leaves add up over calls.")  # fmt: skip
     w, b = start()
     idle = Tensor(np.ones(2), requires_grad=True)
     for p in (w, b, idle):
         p.grad = np.full(p.data.shape, 100.0)
     try:
-        answer([w, b, idle], lambda: (w * w).sum() + b * 2.0, 0.5)
-    except TypeError:
-        idle.data = np.full(2, np.nan)
-    same("grads left over from elsewhere: the new w", w.data, [0.0, 0.0],
-         slip="Clear every grad before backward.")  # fmt: skip
+        answer([idle, w, b], lambda: (w * w).sum() + b * 2.0, 0.5)
+    except TypeError as error:
+        raise Miss("Its grad is None after backward: leave such a parameter alone.",
+                   "a parameter that the loss does not use", str(error),
+                   "it stays as it was") from None  # fmt: skip
+    same("grads left over from elsewhere: the new w", w.data, [0.0, 0.0], {
+        "The parameter before it has no grad: leave that one alone and go on to the next "
+        "(continue, not break).": [1.0, -2.0],
+    }, slip="Clear every grad before backward.")  # fmt: skip
     same("a parameter that the loss does not use", idle.data, [1.0, 1.0],
          slip="Its grad is None after backward: leave such a parameter alone.")  # fmt: skip

@@ -5,6 +5,7 @@ says who waits for whom when it gets stuck.
 """
 
 import math
+import traceback
 
 import numpy as np
 
@@ -15,11 +16,23 @@ from utils.network import Deadlock, Network, NetworkError
 chapter = Chapter("16_collectives")
 
 
-def _on_network(fn, inputs, case):
-    "fn(input, comm) on a simulated network: -> results by rank, the network."
+def _on_network(fn, inputs, case, views=None, ring=False):
+    """fn(input, comm) on a simulated network: -> results by rank, the network.
+
+    Who returns a view of its input is noted in `views`, for `_tell_views`: values come
+    first. `ring`: a rank that does not exist was meant round the ring.
+    """
     net = Network(len(inputs))
+
+    def noted(value, comm):
+        result = fn(value, comm)
+        arrays = isinstance(result, np.ndarray) and views is not None
+        if arrays and np.shares_memory(result, value):
+            views.append((f"{case}: rank {comm.rank}", result))
+        return result
+
     try:
-        return net.run(fn, inputs), net
+        return net.run(noted, inputs), net
     except Deadlock as stuck:
         gone = any("returned" in what for what in stuck.waits.values())
         slip = (
@@ -30,7 +43,37 @@ def _on_network(fn, inputs, case):
         got = "; ".join(f"rank {r} {what}" for r, what in stuck.waits.items())
         raise Miss(slip, case, _Words(got), _Words("every rank returns")) from None
     except NetworkError as error:
-        raise Miss(f"{error}.", case, _Words("an error"), _Words("a message")) from None
+        said = f"{error}."
+        if ring and "there are ranks 0 to" in said:
+            said += " Round the ring with % size."
+        raise Miss(said, case, _Words("an error"), _Words("a message")) from None
+
+
+def _tell_views(views):
+    "Raise when a rank returned its input, or a view of it; asked when all else is right."
+    for case, got in views:
+        raise Miss(
+            "Right values, but it returns a view: what it returns shares memory with its "
+            "input, so changing one changes the other. Return an array of its own: a "
+            "copy.", case, got, _Words("the same numbers in an array of their own"),
+        )  # fmt: skip
+
+
+def _keeps_dtype(fn, inputs):
+    "Raise unless float32 goes in and comes out."
+    case = f"{len(inputs)} ranks, float32"
+    advice = (
+        "float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever "
+        "comes; give it a dtype, or use np.empty_like."
+    )
+    try:
+        results = Network(len(inputs)).run(fn, [x.astype(np.float32) for x in inputs])
+    except NetworkError as error:
+        raise Miss(f"{error}. {advice}", case, _Words("an error"), _Words("a message")) from None  # fmt: skip
+    for rank, got in enumerate(results):
+        kind = getattr(got, "dtype", None)
+        if got is not None and kind != np.float32:
+            raise Miss(advice, f"{case}: rank {rank}", kind, _Words("float32"))
 
 
 class _Words(str):
@@ -188,14 +231,24 @@ def cut(answer):
     "If all send first, nobody receives. Who could begin with receiving?",
     "Even ranks send first, odd ranks receive first. Two calls each.",
     "y = np.empty_like(x_N); if comm.rank % 2 == 0: send, recv; else: recv, send.",
-    fresh=True,
 )
 def shift(answer):
     "What the left neighbour held, with send and recv alone."
+
+    def refused(*_, **__):
+        raise Miss(
+            "It calls comm.sendrecv: this one is to be done with send and recv alone."
+        )
+
+    def alone(x_N, comm):
+        comm.sendrecv = refused
+        return answer(x_N, comm)
+
+    views = []
     for n in (2, 4, 3, 5, 8):
         case = f"{n} ranks, rank r holds {n} times 10 r"
         held = [np.full(n, 10.0 * rank) for rank in range(n)]
-        results, net = _on_network(answer, held, case)
+        results, net = _on_network(alone, held, case, views, ring=True)
         for rank, got in enumerate(results):
             same(
                 f"{case}: rank {rank}",
@@ -215,6 +268,8 @@ def shift(answer):
                 "Right, but a queue: the ranks send one after the other. Three rounds are "
                 "enough for any number of ranks.", case, net.steps, "3 rounds or fewer",
             )  # fmt: skip
+    _keeps_dtype(alone, _ranks(3, 4))
+    _tell_views(views)
 
 
 @chapter.exercise(
@@ -223,13 +278,13 @@ def shift(answer):
     "doubles.",
     "while reach < size: rank < reach sends to rank + reach (if < size); reach <= rank < "
     "2 * reach receives from rank - reach.",
-    fresh=True,
 )
 def broadcast(answer):
     "Rank 0's numbers, on every rank."
+    views = []
     for n in (2, 4, 3, 8, 6, 1, 5):
         case, x = f"{n} ranks", _ranks(n, n + 1, seed=n)
-        results, net = _on_network(answer, x, case)
+        results, net = _on_network(answer, x, case, views)
         for rank, got in enumerate(results):
             same(
                 f"{case}: rank {rank}",
@@ -259,6 +314,8 @@ def broadcast(answer):
                 else "Right, but slow: a chain. Let everybody who knows it tell somebody."
             )
             raise Miss(slip, f"{case}: rounds", net.steps, rounds)
+    _keeps_dtype(answer, _ranks(3, 4))
+    _tell_views(views)
 
 
 @chapter.exercise(
@@ -266,14 +323,14 @@ def broadcast(answer):
     "chunks = cut(len(x_N), comm.size); rank 0 sends x_N[chunks[r]] to each r but itself.",
     "Elsewhere: mine = np.empty_like(x_N[chunks[comm.rank]]); comm.recv(mine, 0). Rank 0 "
     "returns a copy of its own chunk.",
-    fresh=True,
 )
 def scatter(answer):
     "Chunk r of rank 0's numbers, on rank r."
+    views = []
     for n, N in ((3, 6), (4, 10), (2, 7), (1, 4)):
         case, x = f"{n} ranks, {N} numbers", _ranks(n, N, seed=N)
         chunks = known.cut(N, n)
-        results, net = _on_network(answer, x, case)
+        results, net = _on_network(answer, x, case, views)
         for rank, got in enumerate(results):
             same(
                 f"{case}: rank {rank}",
@@ -294,6 +351,8 @@ def scatter(answer):
         _counted(net, [N - _sizes(N, n)[0]] + [0] * (n - 1), case, {
             "The whole array goes to every rank: send each its chunk only.": [N * (n - 1)] + [0] * (n - 1),
         })  # fmt: skip
+    _keeps_dtype(answer, _ranks(3, 6))
+    _tell_views(views)
 
 
 @chapter.exercise(
@@ -302,15 +361,15 @@ def scatter(answer):
     "2, ... into their chunks.",
     "comm.recv(y_N[chunks[source]], source): a slice of an array is the same memory, so "
     "what arrives stands in y_N.",
-    fresh=True,
 )
 def gather(answer):
     "Every rank's chunk, put together on rank 0."
+    views = []
     for n, N in ((2, 6), (4, 10), (3, 7), (1, 4)):
         case, whole = f"{n} ranks, {N} numbers", _ranks(1, N, seed=N)[0]
         parts = [whole[chunk] for chunk in known.cut(N, n)]
         results, net = _on_network(
-            lambda part, comm, N=N: answer(part, N, comm), parts, case
+            lambda part, comm, N=N: answer(part, N, comm), parts, case, views
         )
         same(
             f"{case}: rank 0",
@@ -334,6 +393,8 @@ def gather(answer):
                     f"{case}: rank {rank}", results[rank], None,
                 )  # fmt: skip
         _counted(net, [0] + _sizes(N, n)[1:], case, {})
+    _keeps_dtype(lambda part, comm: answer(part, 6, comm), _ranks(3, 2))
+    _tell_views(views)
 
 
 @chapter.exercise(
@@ -343,15 +404,15 @@ def gather(answer):
     "arrives from the left (all % n).",
     "mine = x_N[chunks[(rank - 1 - step) % n]]; arriving = np.empty_like(mine); "
     "comm.sendrecv(partial, right, arriving, left); partial = arriving + mine",
-    fresh=True,
 )
 def reduce_scatter(answer):
     "The sum over all ranks of chunk r, on rank r."
+    views = []
     for n, N in ((2, 4), (4, 8), (3, 7), (5, 13), (3, 2)):
         case = f"{n} ranks, {N} numbers"
         chunks, x = known.cut(N, n), _ranks(n, N, seed=n + N)
-        who, _ = _on_network(answer, _who(n, N), case)
-        results, net = _on_network(answer, x, case)
+        who, _ = _on_network(answer, _who(n, N), case, ring=True)
+        results, net = _on_network(answer, x, case, views, ring=True)
         total = sum(x)
         for rank, got in enumerate(results):
             size = _sizes(N, n)[rank]
@@ -386,6 +447,8 @@ def reduce_scatter(answer):
         if net.steps > n - 1:
             raise Miss("Right, but a queue: all ranks can send at the same time "
                        "(comm.sendrecv).", f"{case}: rounds", net.steps, n - 1)  # fmt: skip
+    _keeps_dtype(answer, _ranks(3, 6))
+    _tell_views(views)
 
 
 @chapter.exercise(
@@ -394,15 +457,15 @@ def reduce_scatter(answer):
     "one on. n - 1 steps.",
     "leaving = chunks[(rank - step) % n]; arriving = chunks[(rank - step - 1) % n]; "
     "comm.sendrecv(y_N[leaving], right, y_N[arriving], left)",
-    fresh=True,
 )
 def all_gather(answer):
     "Every rank's chunk, on every rank."
-    for n, N in ((2, 4), (4, 8), (3, 7), (5, 13), (3, 2)):
+    views = []
+    for n, N in ((3, 6), (2, 4), (4, 8), (3, 7), (5, 13), (3, 2)):
         case, whole = f"{n} ranks, {N} numbers", _ranks(1, N, seed=N)[0] + 1000
         parts = [whole[chunk] for chunk in known.cut(N, n)]
         results, net = _on_network(
-            lambda part, comm, N=N: answer(part, N, comm), parts, case
+            lambda part, comm, N=N: answer(part, N, comm), parts, case, views, ring=True
         )
         chunks, sizes = known.cut(N, n), _sizes(N, n)
         for rank, got in enumerate(results):
@@ -425,11 +488,14 @@ def all_gather(answer):
             )
         _ring_only(net, case)
         _counted(net, [N - sizes[(r + 1) % n] for r in range(n)], case, {
+            "One step too many: after n - 1 steps everything has been everywhere.": [N] * n,
             "The whole array travels in every step: one chunk is enough.": [N * (n - 1)] * n,
         })  # fmt: skip
         if net.steps > n - 1:
             raise Miss("Right, but a queue: all ranks can send at the same time "
                        "(comm.sendrecv).", f"{case}: rounds", net.steps, n - 1)  # fmt: skip
+    _keeps_dtype(lambda part, comm: answer(part, 6, comm), _ranks(3, 2))
+    _tell_views(views)
 
 
 @chapter.exercise(
@@ -437,14 +503,14 @@ def all_gather(answer):
     "go round.",
     "part = reduce_scatter(x_N, comm), then all_gather(part, len(x_N), comm).",
     "For the mean, divide by comm.size where there is least to divide: the part.",
-    fresh=True,
 )
 def ring_all_reduce(answer):
     "The sum or mean over all ranks, on every rank."
-    for n, N in ((2, 4), (4, 8), (3, 6), (3, 7), (4, 10), (1, 5), (5, 3)):
+    answer, views = _blame_the_caller(answer), []
+    for n, N in ((2, 6), (4, 8), (3, 6), (3, 7), (4, 10), (1, 5), (5, 3)):
         case, x = f"{n} ranks, {N} numbers", _ranks(n, N, seed=n * N)
-        who, _ = _on_network(answer, _who(n, N), case)
-        results, net = _on_network(answer, x, case)
+        who, _ = _on_network(answer, _who(n, N), case, ring=True)
+        results, net = _on_network(answer, x, case, views, ring=True)
         total = sum(x)
         for rank, got in enumerate(results):
             if np.shape(got) == (N,):
@@ -480,7 +546,10 @@ def ring_all_reduce(answer):
                 slips={
                     "Forgot to divide: this is the sum.": total,
                     "Divided twice.": total / n**2,
+                    "Divided by the length of the array: the mean is over the ranks, "
+                    "comm.size of them.": total / N,
                 },
+                slip="Every rank leaves with the sum divided by the number of ranks.",
             )
     x = list(np.random.default_rng(1).normal(size=(4, 9)).astype(np.float32))
     for mean in (False, True):
@@ -494,6 +563,32 @@ def ring_all_reduce(answer):
             if got.tobytes() != results[0].tobytes():
                 raise Miss("The ranks leave with sums that differ in the last digit.",
                            "4 ranks, random numbers", got, results[0])  # fmt: skip
+    _tell_views(views)
+
+
+def _blame_the_caller(answer):
+    "`answer`; what the halves raise is told as a fault of the call, not of their cells."
+
+    def called(x_N, comm, **options):
+        try:
+            return answer(x_N, comm, **options)
+        except (NotImplementedError, AssertionError, NetworkError):
+            raise
+        except Exception as error:
+            names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+            for half, takes in (
+                ("all_gather", "(part, N, comm), with N = len(x_N)"),
+                ("reduce_scatter", "(x_N, comm)"),
+            ):
+                if half in names:
+                    raise Miss(
+                        f"It calls {half} with something that it cannot use: {half} takes "
+                        f"{takes}.", f"{comm.size} ranks, {len(x_N)} numbers",
+                        _Words(f"{type(error).__name__}: {error}"), _Words("an array"),
+                    ) from None  # fmt: skip
+            raise
+
+    return called
 
 
 @chapter.exercise(
@@ -502,14 +597,14 @@ def ring_all_reduce(answer):
     "The partner at a distance of 1, 2, 4, ... is comm.rank ^ distance: one bit flipped.",
     "while distance < comm.size: comm.sendrecv(y_N, partner, theirs, partner); y_N = y_N + "
     "theirs; distance *= 2",
-    fresh=True,
 )
 def doubling_all_reduce(answer):
     "The sum over all ranks in log2 n exchanges."
+    views = []
     for n in (2, 4, 8, 1):
         case, x = f"{n} ranks, 5 numbers", _ranks(n, 5, seed=n)
         who, _ = _on_network(answer, _who(n, 5), case)
-        results, net = _on_network(answer, x, case)
+        results, net = _on_network(answer, x, case, views)
         for rank, got in enumerate(results):
             if np.shape(got) == (5,):
                 _tell_who(who[rank], n, rank, case)
@@ -533,6 +628,8 @@ def doubling_all_reduce(answer):
                 "another order. Swap in pairs (rank ^ distance): a + b = b + a, exactly."
                 , "8 ranks, 50 random numbers", got[:3], results[0][:3],
             )  # fmt: skip
+    _keeps_dtype(answer, _ranks(4, 5))
+    _tell_views(views)
 
 
 # ---- what it costs ----
@@ -555,9 +652,9 @@ def fit(answer):
         "alpha and beta are swapped.": (4e-10, 5e-5),
         "beta is seconds a byte; this is bytes a second.": (5e-5, 1 / 4e-10),
     }
-    same("exact times of alpha = 5e-5 s, beta = 4e-10 s/byte", (alpha * 1e5, beta * 1e10),
-         (5.0, 4.0), slips={k: (a * 1e5, b * 1e10) for k, (a, b) in slips.items()},
-         rtol=1e-4)  # fmt: skip
+    same("exact times of alpha = 5e-05 s, beta = 4e-10 s/byte",
+         (float(f"{alpha:.6g}"), float(f"{beta:.6g}")), (5e-5, 4e-10), slips=slips,
+         atol=0, rtol=1e-4)  # fmt: skip
     off = np.array([1.1, 0.9, 1.05, 1.0, 0.9, 1.15, 0.95, 1.1])
     noisy = exact * off
     ones = np.ones(len(size))
@@ -599,7 +696,10 @@ def _units(pair):
 def _two(got):
     if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != 2:
         raise Miss("It should return two numbers, alpha and beta.", "fit(bytes, seconds)",
-                   got, "(alpha, beta)")  # fmt: skip
+                   got, _Words("(alpha, beta)"))  # fmt: skip
+    if np.ndim(got[0]) or np.ndim(got[1]):
+        raise Miss("alpha and beta are two numbers, not arrays.", "fit(bytes, seconds)",
+                   got, _Words("(alpha, beta)"))  # fmt: skip
     return got
 
 
@@ -623,10 +723,18 @@ def cost(answer):
             net = Network(n, alpha, beta)
             net.run(function, _ranks(n, N))
             B = 8 * N
+            case = f"cost({name!r}, n={n}, size={B}, alpha={alpha:g}, beta={beta:g})"
+            try:
+                got = answer(name, n, B, alpha, beta)
+            except ZeroDivisionError:
+                raise Miss(
+                    "It divides by zero. alpha is seconds and beta is seconds a byte: a "
+                    "message takes alpha + beta * bytes, and nothing is divided by them.",
+                    case, _Words("ZeroDivisionError"), net.time,
+                ) from None  # fmt: skip
             same(
-                f"cost({name!r}, n={n}, size={B}, alpha={alpha:g}, beta={beta:g}); the "
-                "simulated network says so",
-                answer(name, n, B, alpha, beta),
+                f"{case}; the simulated network says so",
+                got,
                 net.time,
                 slips=_cost_slips(name, n, B, alpha, beta),
                 slip="Rounds one after the other, each alpha + beta * bytes.",
@@ -687,6 +795,15 @@ def choose(answer):
         slip = (
             f"{n} is no power of two: doubling has no partner for everybody there."
             if not power
-            else f"The ring takes {ring:.3g} s, doubling {doubling:.3g} s."
+            else "The ring takes {} s, doubling {} s.".format(*_apart(ring, doubling))
         )
         raise Miss(slip, case, got, want)
+
+
+def _apart(a, b):
+    "Two numbers with as many digits as tell them apart."
+    for digits in range(3, 17):
+        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts

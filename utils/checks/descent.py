@@ -1,5 +1,7 @@
 """Chapter 01: a line, its error, its slope, and the way down."""
 
+from itertools import pairwise, product
+
 import numpy as np
 
 from utils.exercise import Chapter, Miss, same
@@ -8,6 +10,8 @@ chapter = Chapter("01_descent")
 X_32 = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 4.0]])
 Y_3 = np.array([2.0, -1.0, 3.0])
 W_2 = np.array([0.5, -2.0])
+X_43 = np.array([[1.0, 2.0, 0.0], [3.0, -1.0, 1.0], [0.5, 4.0, -2.0], [2.0, 0.0, 1.0]])
+Y_4, W_3 = np.array([2.0, -1.0, 3.0, 0.0]), np.array([0.5, -2.0, 1.0])
 
 
 def _random(rows, features, seed=0):
@@ -125,10 +129,10 @@ def numeric_gradient(answer):
 )
 def mse_gradient(answer):
     "The slope of the mean squared error along each weight and along b."
-    error = X_32 @ W_2 + 1.0 - Y_3
-    want_w, want_b = 2 * X_32.T @ error / 3, 2 * error.mean()
-    case = "X = [[1, 2], [3, -1], [0.5, 4]], y = [2, -1, 3], w = [0.5, -2], b = 1"
-    got = _pair(answer(X_32, Y_3, W_2, 1.0))
+    error = X_43 @ W_3 + 1.0 - Y_4
+    want_w, want_b = 2 * X_43.T @ error / 4, 2 * error.mean()
+    case = "4 rows of 3 features, w = [0.5, -2, 1], b = 1"
+    got = _pair(answer(X_43, Y_4, W_3, 1.0))
     same(
         f"{case}: the slope along w",
         got[0],
@@ -136,12 +140,15 @@ def mse_gradient(answer):
         slips={
             "Half of it: the square's derivative brings a 2.": want_w / 2,
             "This is the sum over the rows: the loss is a mean, divide by N.": want_w
-            * 3,
+            * 4,
             "The sign is turned: the error is prediction minus truth.": -want_w,
             "The inputs are missing: a weight counts as much as its input.": np.full(
-                2, want_b
+                3, want_b
             ),
-            "It is divided by the number of features, not of rows.": want_w * 3 / 2,
+            "It is divided by the number of features, not of rows.": want_w * 4 / 3,
+            "It is divided by rows times features: the mean is over the rows.": want_w
+            / 3,
+            "b is missing in the prediction.": 2 * X_43.T @ (error - 1.0) / 4,
         },
     )
     same(
@@ -150,7 +157,10 @@ def mse_gradient(answer):
         want_b,
         slips={
             "Half of it: the square's derivative brings a 2.": want_b / 2,
-            "The mean over the rows is missing.": want_b * 3,
+            "The mean over the rows is missing.": want_b * 4,
+            "It is divided by rows times features: the mean is over the rows.": want_b
+            / 3,
+            "b is missing in the prediction.": want_b - 2.0,
             "The sign is turned: the error is prediction minus truth.": -want_b,
             "One slope a row: b is one number, it has one slope. Take the mean.": 2
             * error,
@@ -217,6 +227,12 @@ def gradient_step(answer):
             - 0.1 * late,
         },
     )
+    w, b = _pair(answer(X_32, Y_3, W_2, 1.0, 0.03))
+    fixed = "`lr` is an argument: your step has the same length whatever it is."
+    same("the same with lr = 0.03: the new w", w, W_2 - 0.03 * slope_w,
+         slips={fixed: W_2 - 0.1 * slope_w})  # fmt: skip
+    same("the same with lr = 0.03: the new b", b, 1.0 - 0.03 * slope_b,
+         slips={fixed: 1.0 - 0.1 * slope_b})  # fmt: skip
 
 
 @chapter.exercise(
@@ -245,7 +261,13 @@ def stable_rate(answer):
             / np.linalg.eigvalsh(2 * A.T @ A).max(),
             "The curvature has a 2 from the square: 2 A.T @ A / N.": 4
             / curvature.max(),
+            "The curvatures are the eigenvalues of 2 A.T @ A / N: 2 / N is missing.": 2
+            / (3 * curvature.max()),
+            "Upside down: a large curvature allows only a small step.": curvature.max()
+            / 2,
+            "This is the curvature itself: the bound is 2 / curvature.": curvature.max(),
         },
+        slip="2 over the largest eigenvalue of 2 A.T @ A / N, A with a column of ones.",
     )
     same("one row, x = 3: curvature 2 * (9 + 1)", answer(np.array([[3.0]])), 0.1)
 
@@ -260,7 +282,7 @@ def standardise(answer):
     X = np.array([[1.0, 1990.0], [3.0, 2000.0], [5.0, 2025.0]])
     mean, std = X.mean(0), X.std(0)
     got = answer(X)
-    if not isinstance(got, tuple) or len(got) != 3:
+    if not isinstance(got, (tuple, list)) or len(got) != 3:
         raise Miss(
             "It should return (Z, mean, std).", "standardise(X)", got, "3 things"
         )
@@ -275,6 +297,8 @@ def standardise(answer):
             )
             / X.std(),
             "The mean is not subtracted.": X / std,
+            "A bracket is missing: X - mean / std divides the mean alone.": X
+            - mean / std,
             "The deviation is not divided out.": X - mean,
             "Divided by the variance: take its root, the standard deviation.": (
                 X - mean
@@ -315,20 +339,31 @@ def minibatches(answer):
     if not batches:
         raise Miss("No batch came out: does it `yield` or return a list?")
     sizes = [len(batch) for batch in batches]
+    if 0 in sizes:
+        raise Miss("One batch is empty: it has no mean.", "minibatches(10, 4, rng)",
+                   sizes, [4, 4, 2])  # fmt: skip
     rows = np.sort(np.concatenate(batches)).tolist()
     case = "minibatches(10, 4, rng)"
     if sizes == [4, 4]:
         raise Miss("The last 2 rows are dropped: a smaller last batch is fine.", case,
                    sizes, [4, 4, 2])  # fmt: skip
+    if sizes in ([2, 4, 4], [4, 2, 4]):
+        raise Miss("Shuffle the rows, not the batches: then the small one comes last.",
+                   case, sizes, [4, 4, 2])  # fmt: skip
     same(f"{case}: the sizes", sizes, [4, 4, 2], slip="Cut pieces of `size`.")
     same(
         f"{case}: the rows of one epoch, sorted",
         rows,
         np.arange(10),
+        slips={"The rows are numbered from 0 to N - 1.": np.arange(1, 11)},
         slip="Each row comes once an epoch: shuffle, do not draw with replacement.",
     )
     if np.concatenate(batches).tolist() == list(range(10)):
         raise Miss("The rows are not shuffled.", case, batches, "a random order")
+    even = [len(batch) for batch in answer(8, 4, np.random.default_rng(0))]
+    same("minibatches(8, 4, rng): the sizes", even, [4, 4],
+         slips={"The last batch is empty: stop before N when `size` divides it.": [4, 4, 0]},
+         slip="Cut pieces of `size`.")  # fmt: skip
     rng = np.random.default_rng(1)
     first, second = (np.concatenate(list(answer(50, 8, rng))) for _ in range(2))
     if first.tolist() == second.tolist():
@@ -339,6 +374,71 @@ def minibatches(answer):
     )
     same("two runs from the same seed", one, other,
          slip="Shuffle with the `rng` you are given, or no run can be repeated.")  # fmt: skip
+    _shuffled(answer)
+
+
+def _shuffled(answer):
+    "Over 300 epochs every row comes at every place, after every row, beside every row."
+    rng, case = np.random.default_rng(3), "300 epochs of minibatches(12, 3, rng)"
+    epochs = [[np.asarray(batch).tolist() for batch in answer(12, 3, rng)]
+              for _ in range(300)]  # fmt: skip
+    orders = [[row for batch in batches for row in batch] for batches in epochs]
+    if any(sorted(order) != list(range(12)) for order in orders):
+        raise Miss("Each row comes once an epoch.", case)
+    places = {(place, row) for order in orders for place, row in enumerate(order)}
+    after = {pair for order in orders for pair in pairwise(order)}
+    mates = {(a, b) for batches in epochs for batch in batches
+             for a, b in product(batch, batch) if a != b}  # fmt: skip
+    if len(mates) == 12 * 2 and len(places) == 12 * 3:
+        raise Miss(
+            "Rows move only inside their own batch: shuffle all of them, then cut.",
+            case, f"{len(mates) // 2} pairs ever share a batch", "all 66 pairs",
+        )  # fmt: skip
+    if len(mates) == 12 * 2:
+        raise Miss(
+            "The same rows always share a batch, only the batches change their order: "
+            "shuffle the rows, then cut.",
+            case, f"{len(mates) // 2} pairs ever share a batch", "all 66 pairs",
+        )  # fmt: skip
+    if min(len(mates), len(after)) < 12 * 11 or len(places) < 12 * 12:
+        raise Miss(
+            "The order is not random: some rows never follow each other. A rotation is "
+            "no shuffle; rng.permutation is one.",
+            case, f"{len(after)} rows ever follow one another", "all 132 pairs",
+        )  # fmt: skip
+
+
+def two_epochs(run, step, start):
+    """Hold `run(seed)` against every way to take two epochs over 4 rows, 2 at a time.
+
+    `step(rows, at)` makes one step from `at`, a pair of arrays that begins as `start`.
+    """
+    case = "4 rows, 2 epochs of batches of 2"
+    firsts = [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    orders = [(first, [i for i in range(4) if i not in first]) for first in firsts]
+    ends = {}
+    for i, j in product(range(6), repeat=2):
+        at = start
+        for rows in (*orders[i], *orders[j]):
+            at = step(rows, at)
+        ends[i, j] = np.hstack([np.ravel(part) for part in at])
+    repeats = []
+    for seed in range(20):
+        got = np.hstack([np.ravel(part) for part in run(seed)])
+        fits = [i == j for (i, j), end in ends.items()
+                if got.shape == end.shape and np.allclose(got, end, atol=1e-9)]  # fmt: skip
+        if not fits:
+            raise Miss(
+                "No order of the rows leads there: each epoch takes every row once, each "
+                "step goes on from where the last one ended.", case, got,
+            )  # fmt: skip
+        repeats.append(any(fits))
+    if all(repeats):
+        raise Miss(
+            "Every epoch goes through the same batches: make the generator once, before "
+            "both loops, and draw new batches in every epoch.",
+            case, "the first epoch's order again", "a new order in the second",
+        )  # fmt: skip
 
 
 @chapter.exercise(
@@ -352,6 +452,12 @@ def sgd(answer):
     X, _, w, b = _random(64, 3)
     y = X @ w + b
     got_w, got_b = _pair(answer(X, y, lr=0.1, epochs=60, size=16, seed=0))
+    zero_w, zero_b = _pair(answer(X, y, lr=0.1, epochs=0, size=16, seed=0))
+    once_w, _ = _pair(answer(X, y, lr=0.1, epochs=1, size=16, seed=0))
+    trains = {"It trains although epochs = 0: is the loop over range(epochs)?": once_w}
+    same("0 epochs: w", zero_w, np.zeros(3), slips=trains,
+         slip="Start at w = zeros, not at random.")  # fmt: skip
+    same("0 epochs: b", zero_b, 0.0, slip="Start at b = 0.")
     case = "64 rows of y = X w + b without noise, 60 epochs of batches of 16"
     start = np.mean(y**2)
     if np.ndim(got_b) == 0 and np.shape(got_w) == (3,):
@@ -373,6 +479,17 @@ def sgd(answer):
             "One step a row: a batch of 16 makes one step. Count your steps.": [
                 missing[3 * 64]
             ],
+            "b is not handed on: each step starts from the last step's w and b.": [
+                1 - 0.8**steps
+            ],
+            "lr is divided by the size of the batch: gradient_step takes the mean "
+            "already.": [0.5 * (1 - (1 - 0.4 / 16) ** steps)],
+            "lr is divided by N: gradient_step takes the mean already.": [
+                0.5 * (1 - (1 - 0.4 / 64) ** steps)
+            ],
+            "lr is multiplied by the size of the batch: hand it on as it is.": [
+                0.5 * (1 - (1 - 0.4 * 16) ** steps)
+            ],
         },
         slip="Count your steps: 3 epochs of 4 batches.",
     )
@@ -382,9 +499,27 @@ def sgd(answer):
     runs = [answer(X, noisy, lr=0.1, epochs=2, size=8, seed=s)[0] for s in (1, 1, 2)]
     same("two runs with the same seed", runs[0], runs[1],
          slip="The order must come from default_rng(seed) alone.")  # fmt: skip
+    whole = np.zeros(3), 0.0
+    for _ in range(16):
+        whole = _stepped(X, noisy, *whole, 0.1)
+    if np.allclose(runs[0], whole[0], atol=1e-9):
+        raise Miss("Every step looks at all rows: hand it X_ND[rows] and y_N[rows].",
+                   "2 epochs of batches of 8", "16 steps on all 64 rows",
+                   "16 steps on 8 rows each")  # fmt: skip
     if np.allclose(runs[0], runs[2], atol=1e-12):
         raise Miss("Seeds 1 and 2 give the same weights: the batches ignore the seed.",
                    "2 epochs of batches of 8", runs[2], "other weights")  # fmt: skip
+    X, y, _, _ = _random(4, 2)
+    two_epochs(
+        lambda seed: _pair(answer(X, y, lr=0.1, epochs=2, size=2, seed=seed)),
+        lambda rows, at: _stepped(X[rows], y[rows], *at, 0.1),
+        (np.zeros(2), 0.0),
+    )
+
+
+def _stepped(X, y, w, b, lr):
+    error = X @ w + b - y
+    return w - lr * 2 * X.T @ error / len(y), b - lr * 2 * error.mean()
 
 
 @chapter.exercise(
@@ -408,6 +543,9 @@ def doubling_months(answer):
             "A doubling, not a factor e: the slope is already in powers of 2.": 12
             * np.log(2)
             / slope,
+            "Do not round: the print below does that.": round(12 / slope),
+            "Do not round down: the print below rounds.": np.floor(12 / slope),
+            "Do not round, not even to one decimal.": round(12 / slope, 1),
         },
         rtol=1e-3,
     )

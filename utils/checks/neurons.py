@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from utils.checks.descent import two_epochs
 from utils.exercise import Chapter, Miss, same
 
 chapter = Chapter("02_neurons")
@@ -144,7 +145,9 @@ def mlp_forward(answer):
             + b3,
             "It bends once only: every layer but the last is bent.": (h1 @ W2 + b2) @ W3
             + b3,
-            "It bends the input before the first layer.": np.tanh(np.tanh(X) @ W1 + b1)
+            "It bends the input before the first layer.": np.tanh(
+                np.tanh(np.tanh(X) @ W1 + b1) @ W2 + b2
+            )
             @ W3
             + b3,
             "The first layer was used again: is h handed on in the loop?": h1 @ W3 + b3,
@@ -242,13 +245,18 @@ def sigmoid(answer):
     same(case, got, want, atol=1e-6)
     (z,) = _random((3, 4))
     same("any shape: 3 x 4 random numbers", answer(z), (1 + np.tanh(z / 2)) / 2)
-    same(
-        "sigmoid(-30), a very small probability",
-        answer(np.array([-30.0])),
-        [np.exp(-30) / (1 + np.exp(-30))],
-        slip="It has been cut off: z itself must not be clipped.",
-        atol=1e-13,
-    )
+    z = np.array([-30.0, -50.0, -300.0])
+    got = answer(z)
+    slip = "It has been cut off: z itself must not be clipped."
+    if np.shape(got) == (3,) and np.asarray(got)[1] < 1e-30:
+        slip = (
+            "The left tail is lost: 1 minus a number near 1 rounds to 0. For z < 0 use "
+            "the twin, exp(z) / (1 + exp(z))."
+        )
+    case, want = "sigmoid([-30, -50, -300])", np.exp(z) / (1 + np.exp(z))
+    if np.shape(got) == (3,) and not np.allclose(got, want, atol=0, rtol=1e-6):
+        raise Miss(slip, case, *(", ".join(f"{v:.2e}" for v in p) for p in (got, want)))
+    same(case, got, want, slip=slip)
 
 
 @chapter.exercise(
@@ -317,7 +325,9 @@ def slope(answer):
         got = _loudly(
             far,
             lambda bend=bend: answer(bend, np.array([-1e4, 1e4])),
-            "It overflows: use your stable sigmoid instead of exp.",
+            "It overflows: use your stable sigmoid instead of exp."
+            if bend == "sigmoid"
+            else "It overflows: 1 - np.tanh(z)**2 is the same slope and never does.",
             want,
         )
         same(far, got, want)
@@ -337,9 +347,16 @@ def softmax(answer):
     want = np.array([[1, 2, 5], [6, 1, 1], [2, 4, 2]]) / 8
     own = np.exp(z - z.max(axis=1, keepdims=True))
     shifted = np.exp(z - z.max(axis=1))
+    got = answer(z)
+    slip = "Every row: exp of each, over the sum of the row's exps."
+    if np.shape(got) == want.shape and np.allclose(got, want, atol=1e-2):
+        slip = (
+            "A row does not quite add up to 1: the sum holds exp(0) = 1, so it needs no "
+            "small number added against a division by 0."
+        )
     same(
         "softmax of the logs of [1, 2, 5], [12, 2, 2] and [1, 2, 1]",
-        answer(z),
+        got,
         want,
         slips={
             "The columns add up to 1: a row is one example, so sum along axis=1.": e
@@ -359,7 +376,7 @@ def softmax(answer):
             "This is log-softmax: leave the log out.": np.log(want),
             "One sigmoid a logit: a row does not add up to 1.": e / (1 + e),
         },
-        slip="Every row: exp of each, over the sum of the row's exps.",
+        slip=slip,
     )
     same("2 rows of 3 classes", answer(LOGS), EIGHTHS)
     want = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -507,33 +524,36 @@ def binary_cross_entropy(answer):
 )
 def cross_entropy_gradient(answer):
     "How the mean price moves with each logit."
-    y = np.array([0, 2])
-    want = np.array([[-7.0, 2.0, 5.0], [6.0, 1.0, -7.0]]) / 16
-    wide = EIGHTHS.copy()
+    y = np.array([0, 2, 0, 2])
+    p = (
+        np.array([[1.0, 2.0, 5.0], [6.0, 1.0, 1.0], [2.0, 4.0, 2.0], [1.0, 1.0, 6.0]])
+        / 8
+    )
+    want = np.array([[-7, 2, 5], [6, 1, -7], [-6, 4, 2], [1, 1, -2]]) / 32
+    wide = p.copy()
     wide[:, y] -= 1
     same(
-        "probabilities [1, 2, 5] / 8 and [6, 1, 1] / 8, true classes 0 and 2",
-        answer(LOGS, y),
+        "probabilities [1, 2, 5], [6, 1, 1], [2, 4, 2], [1, 1, 6] over 8, truth 0, 2, 0, 2",
+        answer(np.log(p), y),
         want,
         slips={
             "The loss is a mean over N rows, so each row's slope is divided by N.": want
-            * 2,
+            * 4,
+            "There is no 2 in it: that one came from chapter 01's square.": want * 2,
             "The sign is turned: p - y, so that stepping against it raises the true "
             "class.": -want,
-            "The sign is turned, and the division by N is missing.": -want * 2,
-            "These are the probabilities: subtract 1 at the true class.": EIGHTHS / 2,
-            "These are the probabilities: subtract 1 at the true class, divide by N.": (
-                EIGHTHS
-            ),
+            "The sign is turned, and the division by N is missing.": -want * 4,
+            "These are the probabilities: subtract 1 at the true class.": p / 4,
+            "These are the probabilities: subtract 1 at the true class, divide by N.": p,
             "Divided by N * C: the mean runs over rows, not over classes.": want / 3,
             "g[:, y] changes whole columns: g[np.arange(N), y] changes one number a row.": (
-                wide / 2
+                wide / 4
             ),
             "g[:, y] changes whole columns, and the division by N is missing.": wide,
             "The class numbers themselves are subtracted: y must be one-hot, 1 at the "
-            "true class and 0 elsewhere.": (EIGHTHS - y[:, None]) / 2,
+            "true class and 0 elsewhere.": (p - y[:, None]) / 4,
             "That is the slope along p, -1 / p: one step of the chain is missing, from p "
-            "to the logit.": np.where(want < 0, -1 / EIGHTHS, 0) / 2,
+            "to the logit.": np.where(want < 0, -1 / p, 0) / 4,
         },
         slip="(p - y) / N, with y one-hot.",
     )
@@ -614,6 +634,12 @@ def softmax_step(answer):
         },
         slip="b - lr * g.sum(axis=0).",
     )
+    new_W, new_b = _pair(answer(X, y, W, b, 0.05), "the new W and the new b")
+    fixed = "`lr` is an argument: your step has the same length whatever it is."
+    same("the same with lr = 0.05: the new W", new_W, W - 0.05 * slope_W,
+         slips={fixed: W - lr * slope_W})  # fmt: skip
+    same("the same with lr = 0.05: the new b", new_b, b - 0.05 * slope_b,
+         slips={fixed: b - lr * slope_b})  # fmt: skip
 
 
 def _after(steps, C=3, lr=0.1):
@@ -638,9 +664,11 @@ def softmax_regression(answer):
     X = 0.5 * X + 3 * np.array([[0, 1], [1, -1], [-1, -1]])[y]
     what = "W and b"
     W, b = _pair(answer(X, y, 4, lr=0.3, epochs=0, size=16, seed=0), what)
+    once, _ = _pair(answer(X, y, 4, lr=0.3, epochs=1, size=16, seed=0), what)
     same("0 epochs: W for 2 features and C = 4 classes", W, np.zeros((2, 4)),
          slips={"C is given: a class may be absent from these rows.": np.zeros((2, 3)),
-                "W is (D, C), inputs by classes.": np.zeros((4, 2))},
+                "W is (D, C), inputs by classes.": np.zeros((4, 2)),
+                "It trains although epochs = 0: is the loop over range(epochs)?": once},
          slip="Start from zeros: then all classes are equally likely.")  # fmt: skip
     same("0 epochs: b", b, np.zeros(4), slip="b starts from zeros, one a class.")
     ones, zeros = np.ones((64, 1)), np.zeros(64, dtype=int)
@@ -675,6 +703,17 @@ def softmax_regression(answer):
     if np.allclose(runs[0], runs[2], atol=1e-12):
         raise Miss("Seeds 1 and 2 give the same weights: the batches ignore the seed.",
                    "2 epochs of batches of 8", runs[2], "other weights")  # fmt: skip
+    X, y = X[:4], np.array([0, 1, 2, 1])
+
+    def step(rows, at):
+        slope_W, slope_b, _ = _slopes(X[rows], y[rows], *at)
+        return at[0] - 0.3 * slope_W, at[1] - 0.3 * slope_b
+
+    two_epochs(
+        lambda seed: _pair(answer(X, y, 3, lr=0.3, epochs=2, size=2, seed=seed), what),
+        step,
+        (np.zeros((2, 3)), np.zeros(3)),
+    )
 
 
 @chapter.exercise(

@@ -18,8 +18,17 @@ def _follow(rule, grads, w, lr=0.1, **options):
     return path
 
 
+def _called(case, call):
+    "What `call` returns; an error of the answer also tells the case."
+    try:
+        return call()
+    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
+        error.args = (f"{error} (in the case: {case})",)
+        raise
+
+
 def _two(got):
-    if not isinstance(got, tuple) or len(got) != 2:
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
         raise Miss("It should return two things: the new w and the new state.",
                    "one step", got, "(w, state)")  # fmt: skip
     if not isinstance(got[1], dict):
@@ -75,6 +84,7 @@ def momentum(answer):
             "This is the step alone: take it from w.": -0.1 * G[0],
             "The slope is counted twice: the first m is the slope itself.": W
             - 0.19 * G[0],
+            "Beta fades the old m alone: today's slope counts whole.": W - 0.09 * G[0],
         },
     )
     m = 0.9 * G[0] + G[1]
@@ -105,6 +115,13 @@ def momentum(answer):
             "lr when you step.": first - 0.01 * G[1] - 0.9 * 0.1 * G[0],
         },
     )
+    grad = G[0].copy()
+    w, state = _two(answer(W.copy(), grad, {}, lr=0.1, beta=0.9))
+    grad[:] = 7.0  # a caller may use its array again
+    same("slope [0.5, 1]; its array is then filled with 7; slope [-1, 2]",
+         _two(answer(w, G[1].copy(), state, lr=0.1, beta=0.9))[0], second,
+         slip="The state holds the caller's own `grad`, which changes later: store a new "
+         "array, as beta * 0.0 + grad is.")  # fmt: skip
     _long(answer, lambda g: _fading(g, 0.5).sum(0), beta=0.5)
 
 
@@ -148,29 +165,70 @@ def adagrad(answer):
         },
     )
     _afresh(answer, second)
-    with np.errstate(all="ignore"):
-        still = _follow(answer, [np.array([0.0, 1.0])], W)[0]
-    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.1],
-         slip="0 / 0 is nan: that is what eps is for.")  # fmt: skip
     _eps(
         answer,
         "adagrad",
         lambda g, e: g / (abs(g) + e),
         lambda g, e: g / np.hypot(g, e**0.5),
     )
+    with np.errstate(all="ignore"):
+        still = _follow(answer, [np.array([0.0, 1.0])], W)[0]
+    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.1],
+         slip="0 / 0 is nan: that is what eps is for.")  # fmt: skip
     _long(answer, lambda g: (g / np.sqrt((g**2).cumsum(0))).sum(0))
 
 
 def _eps(rule, name, outside, inside):
     "Is eps beside the root, not under it?"
     got = _follow(rule, [np.array([0.5])], np.zeros(1), eps=0.1)[0]
+    bare = outside(0.5, 0.0)
     same(
         f"{name}: slope 0.5 with a large eps = 0.1",
         got,
         [-0.1 * outside(0.5, 0.1)],
-        slips={"eps stands beside the root, not under it.": [-0.1 * inside(0.5, 0.1)]},
+        slips={
+            "eps stands beside the root, not under it.": [-0.1 * inside(0.5, 0.1)],
+            "Is eps inside the brackets? / (np.sqrt(...) + eps) divides by both; without "
+            "them eps is added to the weight.": [-0.1 * bare + 0.1],
+            "Is eps inside the brackets? / (np.sqrt(...) + eps) divides by both; here it "
+            "is added to the quotient.": [-0.1 * (bare + 0.1)],
+            "eps is not used: 0 / 0 is nan, and that is what it is for.": [-0.1 * bare],
+        },
         slip="eps is added to the root that divides.",
     )
+
+
+def _whole_first_square(first, second):
+    "Four slips that are alike in the first step: v is the whole square there."
+    start = W - 0.1 * np.sign(G[0])
+    if np.shape(first) != (2,) or not np.allclose(first, start, rtol=1e-5):
+        return
+    old, new = G[0] ** 2, G[1] ** 2
+
+    def both(v):
+        return [start, start - 0.1 * G[1] / np.sqrt(v)]
+
+    want = W - 0.1 * np.sign(G[0]) / 0.5
+    v = 0.25 * (0.75 * old + new)
+    same(
+        "w = [1, -2], lr = 0.1, beta = 0.75, slopes [0.5, 1] and [-1, 2]: w after each",
+        [first, second],
+        [want, want - 0.1 * G[1] / np.sqrt(v)],
+        slips={
+            "v is a sum here: today's square counts 1 - beta parts.": both(
+                0.75 * old + new
+            ),
+            "v is a sum here, AdaGrad's: beta parts of the old, 1 - beta of today's.": both(
+                old + new
+            ),
+            "v starts at the first square: it starts at 0, and today's square counts "
+            "1 - beta parts from the first step on.": both(0.75 * old + 0.25 * new),
+            "A bias correction comes with Adam: RMSProp's v starts small and stays as it "
+            "is.": both(v / (1 - 0.75**2)),
+        },
+        slip="In the first step v is the whole square: it counts 1 - beta parts.",
+        rtol=1e-5,
+    )  # fmt: skip
 
 
 @chapter.exercise(
@@ -181,14 +239,13 @@ def _eps(rule, name, outside, inside):
 def rmsprop(answer):
     "A rate for each weight, from a fading mean of its squared slopes."
     first, second = _follow(answer, G[:2], W, beta=0.75)
+    _whole_first_square(first, second)
     same(
         "w = [1, -2], slope [0.5, 1], lr = 0.1, beta = 0.75: after the first step",
         first,
         W - 0.1 * np.sign(G[0]) / 0.5,
         slips={
             "Uphill: subtract.": W + 0.1 * np.sign(G[0]) / 0.5,
-            "v is a sum here: today's square counts 1 - beta parts.": W
-            - 0.1 * np.sign(G[0]),
             "The parts are swapped: beta for the old v, 1 - beta for today.": W
             - 0.1 * np.sign(G[0]) / np.sqrt(0.75),
             "The root is missing.": W - 0.1 / G[0] / 0.25,
@@ -213,14 +270,14 @@ def rmsprop(answer):
         rtol=1e-5,
     )
     _afresh(answer, second, beta=0.75)
-    with np.errstate(all="ignore"):
-        still = _follow(answer, [np.array([0.0, 1.0])], W, beta=0.75)[0]
-    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.2], rtol=1e-5,
-         slip="0 / 0 is nan: that is what eps is for.")  # fmt: skip
     _eps(
         lambda *a, **o: answer(*a, beta=0.75, **o), "rmsprop",
         lambda g, e: g / (g / 2 + e), lambda g, e: g / np.sqrt(g**2 / 4 + e),
     )  # fmt: skip
+    with np.errstate(all="ignore"):
+        still = _follow(answer, [np.array([0.0, 1.0])], W, beta=0.75)[0]
+    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.2], rtol=1e-5,
+         slip="0 / 0 is nan: that is what eps is for.")  # fmt: skip
     _long(
         answer, lambda g: (g / np.sqrt(0.1 * _fading(g**2, 0.9))).sum(0),
         beta=0.9, eps=0.0,
@@ -251,6 +308,8 @@ def adam(answer):
             "m is corrected, v is not.": W - 0.1 * sign / np.sqrt(1 - b2),
             "v is corrected, m is not.": W - 0.1 * sign * (1 - b1),
             "t starts at 0, and 1 - beta**0 is 0: count the step first.": np.full(2, np.nan),
+            "t is 2 in the first step: it should be 1 there.": W
+            - 0.1 * sign * (1 - b1) / (1 - b1**2) / np.sqrt((1 - b2) / (1 - b2**2)),
             "The slope is not squared in v.": W - 0.1 * G[0] / np.sqrt(G[0]),
             "The root is missing.": W - 0.1 / G[0],
             "w has not moved.": W,
@@ -273,6 +332,14 @@ def adam(answer):
         after(m_hat, v_hat),
         slips={
             "t stays at 1: return it in the state.": after(m / (1 - b1), v / (1 - b2)),
+            "t is 3 in the second step: it grows by one a step.": after(
+                m / (1 - b1**3), v / (1 - b2**3)
+            ),
+            "The root of a negative number: is it 1 - beta**t, with a power? beta * t "
+            "passes 1.": np.full(2, np.nan),
+            "Divided by 0: is it 1 - beta**t, with a power? beta * t comes to 1.": (
+                first - np.inf * np.sign(m)
+            ),
             "beta1 and beta2 are swapped: beta1 for m, beta2 for v.": after(
                 crossed_m, crossed_v
             ),
@@ -294,10 +361,11 @@ def adam(answer):
     want = second - 0.1 * (m / (1 - b1**3)) / np.sqrt(v / (1 - b2**3))
     same("then slope [0.25, -3]: after the third step", third, want, rtol=1e-5,
          slip="Two steps were right: does t grow by one a step?")  # fmt: skip
-    still = _follow(answer, [np.array([0.0, 1.0])], W)[0]
+    _eps(answer, "adam", lambda g, e: g / (g + e), lambda g, e: g / np.sqrt(g**2 + e))
+    with np.errstate(all="ignore"):
+        still = _follow(answer, [np.array([0.0, 1.0])], W)[0]
     same("slope [0, 1]: a weight without a slope", still, [1.0, -2.1], rtol=1e-5,
          slip="0 / 0 is nan: that is what eps is for.")  # fmt: skip
-    _eps(answer, "adam", lambda g, e: g / (g + e), lambda g, e: g / np.sqrt(g**2 + e))
 
     def unrolled(g):
         t = np.arange(1, len(g) + 1)[:, None, None]
@@ -326,6 +394,8 @@ def adamw(answer):
             "The decay is missing.": w - 0.1,
             "The decay went through the slope and Adam divided it away: this is L2. Take "
             "it from w beside Adam's step.": w - 0.1 * np.sign(grad + 0.5 * w),
+            "The decay is paid twice, in the slope and beside Adam's step: leave the "
+            "slope as it is.": w - 0.1 * np.sign(grad + 0.5 * w) - 0.05 * w,
             "The decay is not multiplied by the learning rate.": w - 0.1 - 0.5 * w,
             "The weights grow: the decay is subtracted.": w - 0.1 + 0.05 * w,
             "The decay took its share of the moved w: it is lr * weight_decay of the "
@@ -340,17 +410,47 @@ def adamw(answer):
         rtol=1e-4,
     )
     plain = _follow(answer, G, W, weight_decay=0.0)
-    want = W
-    m = v = 0.0
-    for t, g in enumerate(G, 1):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        want = want - 0.1 * m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t))
-        same(f"without decay, step {t}: Adam's own", plain[t - 1], want, rtol=1e-5,
-             slip="Without decay it should equal adam.")  # fmt: skip
+    for t in range(3):
+        same(f"without decay, step {t + 1}: Adam's own", plain[t], _decoupled()[t],
+             slip="Without decay it should equal adam.", rtol=1e-5)  # fmt: skip
+    chosen = {"beta1": 0.5, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.5}
+    same(
+        "beta1 = 0.5, beta2 = 0.9, eps = 0.1, weight_decay = 0.5: after three steps",
+        _follow(answer, G, W, **chosen)[-1],
+        _decoupled(0.5, 0.9, 0.1, 0.5)[-1],
+        slips={
+            "beta1, beta2 and eps are not passed on: hand all three to adam.": (
+                _decoupled(decay=0.5)[-1]
+            ),
+            "eps is not passed on: adam used its own.": _decoupled(0.5, 0.9, decay=0.5)[-1],
+            "beta1 and beta2 are not passed on: adam used its own.": _decoupled(
+                eps=0.1, decay=0.5
+            )[-1],
+            "beta2 is not passed on: adam used its own.": _decoupled(
+                0.5, eps=0.1, decay=0.5
+            )[-1],
+            "beta1 and beta2 are swapped: beta1 for m, beta2 for v.": _decoupled(
+                0.9, 0.5, 0.1, 0.5
+            )[-1],
+        },
+        slip="Are beta1, beta2 and eps all passed on?",
+        rtol=1e-5,
+    )  # fmt: skip
     one, two = _follow(answer, [np.zeros(2)] * 2, w, weight_decay=0.5)
     same("no slope at all, two steps: only the decay", two, w * 0.95**2,
          slip="Each step keeps 1 - lr * weight_decay of w.")  # fmt: skip
     same("the same: after the first", one, w * 0.95)
+
+
+def _decoupled(b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+    "W after each of three steps of AdamW at lr = 0.1."
+    w, m, v, path = W, 0.0, 0.0, []
+    for t, g in enumerate(G, 1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        w = w - 0.1 * step - 0.1 * decay * w
+        path.append(w)
+    return path
 
 
 @chapter.exercise(
@@ -390,6 +490,8 @@ def warmup_cosine(answer):
         rates(down),
         0.04 + 0.36 * fall,
         slips={
+            "The climb lasts one step too long: step `warmup` is the first of the fall, "
+            "so climb while step < warmup.": np.r_[0.5, 0.04 + 0.36 * fall[1:]],
             "It falls to 0, not to `final`.": 0.4 * fall,
             "`final` is added on top: only lr - final falls.": 0.04 + 0.4 * fall,
             "It falls along a straight line: half a cosine.": 0.4
@@ -404,8 +506,21 @@ def warmup_cosine(answer):
             + 0.36 * np.cos(np.pi / 2 * np.linspace(0, 1, 5)),
         },
     )  # fmt: skip
-    same("steps 24 and 36, after the end", rates([24, 36]), [0.04, 0.04],
-         slip="A cosine climbs again after its end: hold `done` at 1.")  # fmt: skip
+    same(
+        "final = 0.04: the rates of steps 24 and 36, after the end",
+        rates([24, 36]),
+        [0.04, 0.04],
+        slips={
+            "A cosine climbs again after its end: hold `done` at 1.": 0.04
+            + 0.18 * (1 + np.cos(np.pi * np.array([1.25, 2.0]))),
+            "After the end the rate falls to 0: it stays at `final`.": [0.0, 0.0],
+            "After the end it goes back to lr: it stays at `final`.": [0.4, 0.4],
+            "After the end it returns nothing, or nan: it stays at `final`.": (
+                [np.nan, np.nan]
+            ),
+        },
+        slip="From step `total` on, the rate stays at `final`.",
+    )
     no_climb = answer(0, lr=0.4, warmup=0, total=10)
     same("warmup = 0: the rate of step 0", no_climb, 0.4,
          slip="Without a climb it begins at lr.")  # fmt: skip
@@ -424,6 +539,7 @@ def gradient_noise(answer):
     rng = np.random.default_rng(8)
     grads = rng.normal(size=(12, 3)) * [6.0, 2.0, 0.4] + [18.0, -9.0, 6.0]
     spread = np.sqrt(grads.var(0).sum())
+    _every_row(answer, strict=False)
     for size in (12, 4):
         got = answer(grads, size, 3000, np.random.default_rng(0))
         want = spread / np.sqrt(size)
@@ -451,12 +567,37 @@ def gradient_noise(answer):
             slip="Root of the mean, over the draws, of the squared distance.",
             rtol=0.06,
         )
+    _every_row(answer, strict=True)
+    far = np.linalg.norm(grads - grads.mean(0), axis=1)
+    for seed in range(5):
+        one = answer(grads, 1, 1, np.random.default_rng(seed))
+        if not np.isclose(far, one).any():
+            raise Miss(
+                "With one draw this is the distance of its batch from the mean of all "
+                "rows. Is yours the distance from the mean of the batches, 0 or nan here?",
+                "one batch of one row", one, "one of the 12 rows' distances",
+            )  # fmt: skip
     runs = [answer(grads, 2, 50, np.random.default_rng(s)) for s in (1, 1, 2)]
     same("two runs with the same seed", runs[0], runs[1],
          slip="Draw with the `rng` you are given, or no run can be repeated.")  # fmt: skip
     if np.isclose(runs[0], runs[2], rtol=1e-12):
         raise Miss("Seeds 1 and 2 give the same number: the draws ignore `rng`.",
                    "50 batches of 2", runs[2], "another number")  # fmt: skip
+
+
+def _every_row(answer, strict):
+    "Is the last row drawn, and the first? strict: and as often as the others?"
+    for place, words in ((-1, "the last"), (0, "the first")):
+        lone = np.zeros((4, 1))
+        lone[place] = 8.0
+        case = f"4 rows, 1 weight, all 0 but {words}, 8; 2,000 batches of 1"
+        got, want = answer(lone, 1, 2000, np.random.default_rng(0)), np.sqrt(12.0)
+        if isinstance(got, (float, np.floating)) and np.isclose(got, 2.0):
+            name = "N - 1" if place else "0"
+            raise Miss(f"Row {name} is never drawn: rng.integers(N) gives 0 to N - 1, "
+                       "all rows.", case, got, want)  # fmt: skip
+        if strict:
+            same(case, got, want, slip="Is every row drawn equally often?", rtol=0.06)
 
 
 def _mean_distance(grads, size):
@@ -477,6 +618,15 @@ def he_init(answer):
         raise Miss("Turned over: inputs are the rows, x @ W.", "he_init(400, 100, rng)",
                    np.shape(W_io), (400, 100))  # fmt: skip
     same("he_init(400, 100, rng): the shape", np.shape(W_io), (400, 100))
+    for axis, what in ((1, "columns"), (0, "rows")):
+        different = np.unique(W_io, axis=axis).shape[axis]
+        if np.std(W_io) > 0 and different < np.shape(W_io)[axis]:
+            raise Miss(
+                f"Some {what} are equal: draw each weight for itself, "
+                "size=(fan_in, fan_out).",
+                f"different {what} of he_init(400, 100, rng)",
+                different, np.shape(W_io)[axis],
+            )  # fmt: skip
     same(
         "the standard deviation of he_init(400, 100, rng)",
         np.std(W_io),
@@ -495,6 +645,17 @@ def he_init(answer):
     )
     same("their mean", np.mean(W_io), 0.0, atol=0.003,
          slip="Weights of both signs, around 0.")  # fmt: skip
+    same(
+        "mean of weight**4 over (mean of weight**2)**2, which is 3 for normal numbers",
+        np.mean(np.square(W_io) ** 2) / np.mean(np.square(W_io)) ** 2,
+        3.0,
+        slips={
+            "The spread is right, but the draws are uniform: draw normal weights.": 1.8,
+            "The spread is right, but all sizes are equal: draw normal weights.": 1.0,
+        },
+        slip="The spread is right, but these are not normal draws.",
+        rtol=0.06,
+    )
     again = [answer(5, 4, np.random.default_rng(s)) for s in (1, 1, 2)]
     same("two draws from the same seed", again[0], again[1],
          slip="Draw from the `rng` you are given.")  # fmt: skip
@@ -511,9 +672,10 @@ def he_init(answer):
 def soft_threshold(answer):
     "Towards zero by a fixed amount, and stop there."
     w = np.array([2.0, 0.3, -0.2, -1.5, 0.0])
+    case = "soft_threshold([2, 0.3, -0.2, -1.5, 0], 0.5)"
     same(
-        "soft_threshold([2, 0.3, -0.2, -1.5, 0], 0.5)",
-        answer(w, 0.5),
+        case,
+        _called(case, lambda: answer(w, 0.5)),
         [1.5, 0.0, 0.0, -1.0, 0.0],
         slips={
             "It steps over 0: a weight nearer than `amount` stops at 0.": w
@@ -536,10 +698,11 @@ def soft_threshold(answer):
         },
     )
     wide = np.random.default_rng(0).normal(size=(40, 5))
-    got = answer(wide, 0.7)
-    same("200 random weights", got, wide - np.clip(wide, -0.7, 0.7))
-    same("how many are exactly 0", np.count_nonzero(np.asarray(got) == 0),
-         np.count_nonzero(np.abs(wide) <= 0.7), slip="Nearly 0 is not 0.")  # fmt: skip
+    case = "random w of shape (40, 5), as `w` has any shape; amount 0.7"
+    got = _called(case, lambda: answer(wide, 0.7))
+    same(case, got, wide - np.clip(wide, -0.7, 0.7))
+    same("how many are exactly 0", int(np.sum(np.asarray(got) == 0)),
+         int(np.sum(np.abs(wide) <= 0.7)), slip="Nearly 0 is not 0.")  # fmt: skip
     same("amount 0 changes nothing", answer(w, 0.0), w)
 
 
@@ -597,6 +760,18 @@ def EarlyStopping(answer):
             "These are the weights of the epoch before the best.": [4.0, 4.0],
         },
     )
+    losses = [3.0, 2.0, 2.5, 2.4, 2.6]
+    case = "patience 3, losses 3, 2, 2.5, 2.4, 2.6"
+    slip = "2.4 is better than the loss before it, not than the best, 2: compare with best."
+    swing = answer(3)
+    said = [
+        _answer_of(swing.update(loss, [np.full(1, float(n))]))
+        for n, loss in enumerate(losses)
+    ]
+    same(f"{case}: best_loss", swing.best_loss, 2.0, slip=slip)
+    same(f"{case}: stop now?", said, [False] * 4 + [True], slip=slip)
+    same(f"{case}; the weights are [n], n = 0 to 4: best_weights[0]",
+         swing.best_weights[0], [1.0], slip=slip)  # fmt: skip
     flat = answer(2)
     said = [_answer_of(flat.update(1.0, [np.ones(1)])) for _ in range(4)]
     same("patience 2, a loss that stays at 1: stop now?", said, [False, False, True, True],
@@ -645,9 +820,9 @@ def _weights_of(stopper):
 def shift_digits(answer):
     "Images moved by whole pixels; zeros enter."
     image = np.zeros((2, 8, 8))
-    image[0, 2:5, 3] = [1.0, 2.0, 3.0]
-    image[0, 0, 7] = 4.0
-    image[1] = np.arange(64).reshape(8, 8) + 1
+    image[0, 2:5, 3] = [1.25, 2.5, 3.75]
+    image[0, 0, 7] = 4.5
+    image[1] = 1.5 * np.arange(64).reshape(8, 8) + 1.25
     X = image.reshape(2, 64)
 
     def moved(down, right):
@@ -663,28 +838,56 @@ def shift_digits(answer):
         return np.roll(image, (down, right), axis=(1, 2)).reshape(2, 64)
 
     for down, right in ((0, 2), (1, 0), (-1, 0), (0, -2), (2, -1)):
-        got = answer(X, down, right)
+        case = f"2 images moved by down = {down}, right = {right}"
+        got = _called(case, lambda: answer(X, down, right))  # noqa: B023
         if np.shape(got) == (2, 8, 8):
             raise Miss("It returns 8x8 images: rows of 64 came in, rows of 64 go out.",
                        "the shape", np.shape(got), (2, 64))  # fmt: skip
-        same(
-            f"2 images moved by down = {down}, right = {right}",
-            got,
-            moved(down, right),
-            slips={
-                "What leaves on one side comes back on the other: zeros should enter.": (
-                    rolled(down, right)
-                ),
-                "Down and right are swapped: rows are the first axis of an image.": moved(
-                    right, down
-                ),
-                "It moves the wrong way: down = 1 puts old row 0 into new row 1.": moved(
-                    -down, -right
-                ),
-                "The row of 64 was shifted as it is: pixels slip into the next line. "
-                "Make it 8x8 first.": np.roll(X, 8 * down + right, axis=1),
-                "Nothing moved.": X,
-            },
-        )
-    same("moved by 0 and 0", answer(X, 0, 0), X, slip="A slice [:-0] is empty.")
-    same("moved out of the picture, down = 8", answer(X, 8, 0), np.zeros((2, 64)))
+        want = moved(down, right)
+        slips = {
+            "What leaves on one side comes back on the other: zeros should enter.": (
+                rolled(down, right)
+            ),
+            "Down and right are swapped: rows are the first axis of an image.": moved(
+                right, down
+            ),
+            "It moves the wrong way: down = 1 puts old row 0 into new row 1.": moved(
+                -down, -right
+            ),
+            "The row of 64 was shifted as it is: pixels slip into the next line. "
+            "Make it 8x8 first.": np.roll(X, 8 * down + right, axis=1),
+            "The row of 64 was slid along as it is, zeros entering at its ends: pixels "
+            "slip into the next line. Make it 8x8 first.": _slid(X, 8 * down + right),
+            "The grey values were cut to whole numbers: keep the type of X.": np.trunc(
+                want
+            ),
+            "Nothing moved.": X,
+        }
+        try:
+            same(case, got, want, slips)
+        except Miss as miss:
+            raise _first_row(miss, got, want) from None
+    for case, down, want, slip in (
+        ("moved by 0 and 0", 0, X, "A slice [:-0] is empty."),
+        ("moved out of the picture, down = 8", 8, np.zeros((2, 64)), ""),
+    ):
+        got = _called(f"{case}. {slip}", lambda: answer(X, down, 0))  # noqa: B023
+        same(case, got, want, slip=slip)
+
+
+def _slid(X, by):
+    "Rows of 64 slid along by some places, zeros entering."
+    out = np.zeros_like(X)
+    out[:, max(by, 0) : 64 + min(by, 0)] = X[:, max(-by, 0) : 64 + min(-by, 0)]
+    return out
+
+
+def _first_row(miss, got, want):
+    "The same Miss, with the first 8x8 row that differs instead of all pixels."
+    try:
+        ours, theirs = (np.reshape(a, (2, 8, 8)) for a in (got, want))
+        image, row = np.argwhere(~np.isclose(ours, theirs).all(axis=2))[0]
+    except (TypeError, ValueError, IndexError):
+        return miss
+    case = f"{miss.case}: image {image}, row {row} of its 8x8 pixels"
+    return Miss(str(miss), case, ours[image, row], theirs[image, row])

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import random
+import stat
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -43,8 +45,25 @@ def strides_of(answer):
         slip="Each axis: the product of the sizes to its right.",
     )
     for shape in [(4, 6), (5,), (7, 1, 3), (2, 2, 2, 5), ()]:
-        same(f"shape {shape}", answer(shape), torch.empty(shape).stride(),
+        got = _at(f"shape {shape}", answer, shape)
+        same(f"shape {shape}", got, torch.empty(shape).stride(),
              slip="Each axis: the product of the sizes to its right.")  # fmt: skip
+        if not all(isinstance(step, (int, np.integer)) for step in got):
+            raise Miss("A stride is a whole number, and one of these is a float: the "
+                       "np.prod of nothing is 1.0. math.prod gives 1.",
+                       f"shape {shape}: the types", [type(step).__name__ for step in got],
+                       ["int"] * len(shape))  # fmt: skip
+
+
+def _at(case, answer, *inputs):
+    "The answer's result; where it raises, the error also says at which case."
+    try:
+        return answer(*inputs)
+    except (NotImplementedError, AssertionError):
+        raise
+    except Exception as error:
+        error.args = (f"{error} (case: {case})",)
+        raise
 
 
 @chapter.exercise(
@@ -58,7 +77,7 @@ def expanded_strides(answer):
     "The strides of a tensor that broadcasting has stretched to another shape."
     same(
         "shape (3, 1), strides (1, 1), stretched to (2, 3, 4)",
-        answer((3, 1), (1, 1), (2, 3, 4)),
+        _at("(3, 1) to (2, 3, 4)", answer, (3, 1), (1, 1), (2, 3, 4)),
         (0, 1, 0),
         slips={
             "The stretched axis would run on into the next row: standing still is a stride "
@@ -81,14 +100,22 @@ def expanded_strides(answer):
         ((), (), (2, 3)),
     ]:
         want = torch.empty(24).as_strided(shape, strides).expand(wanted).stride()
-        same(f"shape {shape}, strides {strides}, stretched to {wanted}",
-             answer(shape, strides, wanted), want,
+        case = f"shape {shape}, strides {strides}, stretched to {wanted}"
+        same(case, _at(case, answer, shape, strides, wanted), want,
              slip="0 for every axis that is new or stretched, else the old stride.")  # fmt: skip
-    for shape, wanted in [((3,), (4,)), ((2, 3), (3,)), ((2, 3), (3, 2))]:
+    for shape, wanted in [
+        ((3,), (4,)),
+        ((2, 3), (3,)),
+        ((2, 3), (3, 2)),
+        ((3,), (1,)),
+        ((2,), (4,)),
+        ((6, 3), (2, 3)),
+    ]:
         _refuses(
             f"shape {shape} stretched to {wanted}",
             lambda shape=shape, wanted=wanted: answer(shape, (1,) * len(shape), wanted),
-            "Only an axis of 1 can be stretched, and none may vanish: raise ValueError.",
+            "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), "
+            "and none may vanish: raise ValueError.",
         )
 
 
@@ -118,13 +145,20 @@ def _refuses(case, call, slip):
 @keeps_random
 def Module(answer):
     "A class that finds its parameters by itself, also in the modules within."
-    Leaf, Two = _modules(answer)
+    Leaf, Two, Both = _modules(answer)
     try:
         leaf = Leaf(0)
     except RecursionError:
         raise Miss("Inside __setattr__, `self.name = ...` calls __setattr__ again, without "
                    "end: keep the notes in self.__dict__.", "self.weight = a tensor",
                    "RecursionError", "it is stored") from None  # fmt: skip
+    except (KeyError, AttributeError, TypeError) as error:
+        if not isinstance(vars(answer).get("__init__"), type(_modules)):
+            raise
+        raise Miss("This subclass never calls super().__init__(), nor does the chapter's "
+                   "Net: make the registry at the first __setattr__, with "
+                   "self.__dict__.setdefault.", "a subclass with an __init__ of its own",
+                   f"{type(error).__name__}: {error}", "weight is stored") from None  # fmt: skip
     case = "self.weight = a tensor with requires_grad, inside a Module"
     if getattr(leaf, "weight", None) is None:
         raise Miss("The attribute is gone: after noting it, store it as always with "
@@ -168,6 +202,19 @@ def Module(answer):
     deep = sorted(name for name, _ in outer.named_parameters())
     same("one level deeper", deep, sorted("inner." + name for name in want),
          slip="Hand the whole path down: prefix + name + '.'.")  # fmt: skip
+    leaf.bias = torch.ones(2, requires_grad=True)
+    leaf.bias = Leaf(3)
+    same("a bias that was a tensor and is now a Module: the names",
+         sorted(n for n, _ in leaf.named_parameters()),
+         ["bias.bias", "bias.weight", "weight"],
+         slips={"The tensor is still noted after its name went to a Module: forget the "
+                "name in both notes.": ["bias", "bias.bias", "bias.weight", "weight"]},
+         slip="Each name is the path to the tensor, with dots.")  # fmt: skip
+    leaf.bias = torch.ones(2, requires_grad=True)
+    same("and a tensor again: the names",
+         sorted(n for n, _ in leaf.named_parameters()), ["bias", "weight"],
+         slip="The Module is still noted after its name went to a tensor: forget the "
+         "name in both notes.")  # fmt: skip
     if not callable(two):
         raise Miss("A Module can be called like a function: write __call__.", "two(x)",
                    two, "two.forward(x)")  # fmt: skip
@@ -175,14 +222,21 @@ def Module(answer):
     want = two.scale * ((x @ a.weight + a.bias).relu() @ b.weight + b.bias)
     same("two(x), where forward calls first and second", two(x), want, rtol=1e-5,
          slip="__call__ hands its inputs to self.forward and returns what that returns.")  # fmt: skip
+    case, slip = "a forward with two inputs", (
+        "__call__ hands on all its inputs: self.forward(*inputs)."
+    )  # fmt: skip
+    try:
+        got = Both()(torch.ones(2), torch.full((2,), 5.0))
+    except TypeError as error:
+        raise Miss(slip, case, f"TypeError: {error}", [11.0, 11.0]) from None
+    same(case, got, [11.0, 11.0], slip=slip)
 
 
 def _modules(base):
-    "Two classes on a hand-made Module."
+    "Three classes on a hand-made Module; like the chapter's, without super().__init__()."
 
     class Leaf(base):
         def __init__(self, seed):
-            super().__init__()
             g = torch.Generator().manual_seed(seed)
             self.weight = torch.randn(2, 2, generator=g).requires_grad_()
             self.bias = torch.randn(2, generator=g).requires_grad_()
@@ -193,14 +247,17 @@ def _modules(base):
 
     class Two(base):
         def __init__(self):
-            super().__init__()
             self.scale = torch.ones(1, requires_grad=True)
             self.first, self.second = Leaf(1), Leaf(2)
 
         def forward(self, x):
             return self.scale * self.second(self.first(x).relu())
 
-    return Leaf, Two
+    class Both(base):
+        def forward(self, a, b):
+            return a + 2 * b
+
+    return Leaf, Two, Both
 
 
 @chapter.exercise(
@@ -250,15 +307,30 @@ def Linear(answer):
     same(
         "rows with two axes in front, (2, 5, 3)", layer(X), F.linear(X, W, b), rtol=1e-5
     )
-    wide = answer(400, 300).weight.detach()
+    layer.weight.grad = layer.bias.grad = None
+    out = layer(X)
+    if out.requires_grad:
+        out.sum().backward()
+    for name, want in (("weight", X.sum((0, 1)).expand(2, 3)), ("bias", [10.0, 10.0])):
+        case = f"layer(X).sum().backward(): the gradient of {name}"
+        if getattr(layer, name).grad is None:
+            raise Miss(f"No gradient reaches self.{name}, so it would never learn: forward "
+                       "uses the tensor itself, not its .data or .detach().", case, None,
+                       want)  # fmt: skip
+        same(case, getattr(layer, name).grad, want, rtol=1e-4, atol=1e-5)
+    fresh = answer(400, 300)
+    wide = fresh.weight.detach()
     same("a fresh Linear(400, 300): is anything but 0 in it?", bool(wide.std() > 0), True,
          slip="Equal weights get equal gradients and stay equal for ever: draw them.")  # fmt: skip
     bound = 400**-0.5
-    if not (wide.abs().max() <= bound * 1.001 and wide.std() > 0.5 * bound):
-        raise Miss("The spread is not that of uniform(-bound, bound), bound = D ** -0.5.",
-                   "a fresh Linear(400, 300).weight: largest value and deviation",
-                   [wide.abs().max().item(), wide.std().item()],
-                   [bound, bound / 3**0.5])  # fmt: skip
+    for name in ("weight", "bias"):
+        drawn = getattr(fresh, name).detach()
+        largest, spread = drawn.abs().max().item(), drawn.std().item()
+        if not (largest <= bound * 1.001 and spread > 0.5 * bound):
+            raise Miss(f"The {name}'s spread is not that of uniform(-bound, bound), bound = "
+                       "D ** -0.5: the text asks for both to be drawn.",
+                       f"a fresh Linear(400, 300).{name}: largest value and deviation",
+                       [largest, spread], [bound, bound / 3**0.5])  # fmt: skip
 
 
 @chapter.exercise(
@@ -312,9 +384,15 @@ def Rows(answer):
 @keeps_random
 def epoch_order(answer):
     "The order of an epoch's rows, from the seed and the epoch alone."
-    order = torch.as_tensor(answer(50, 0, 0))
-    same("epoch_order(50, 0, 0), sorted", order.sort().values, np.arange(50),
-         slip="Every row once: a shuffled 0 .. N-1.")  # fmt: skip
+    order = answer(50, 0, 0)
+    if order is not None and not isinstance(order, torch.Tensor):
+        raise Miss("It returns a tensor: the loop will .split it and index with the parts.",
+                   "epoch_order(50, 0, 0)", type(order).__name__, "Tensor")  # fmt: skip
+    same("epoch_order(50, 0, 0), sorted", None if order is None else order.sort().values,
+         np.arange(50), slip="Every row once: a shuffled 0 .. N-1.")  # fmt: skip
+    if order.dtype != torch.int64:
+        raise Miss("Row numbers are whole numbers: int64.", "epoch_order(50, 0, 0).dtype",
+                   order.dtype, torch.int64)  # fmt: skip
     if order.tolist() == list(range(50)):
         raise Miss(
             "The rows are not shuffled.", "epoch_order(50, 0, 0)", order, "shuffled"
@@ -324,29 +402,47 @@ def epoch_order(answer):
     same("the same call, after torch.manual_seed(1)", again, order,
          slip="It depends on the global generator: seed a torch.Generator of your own.")  # fmt: skip
     torch.manual_seed(5)
-    before = torch.get_rng_state()
-    answer(50, 3, 1)
+    before, others = torch.get_rng_state(), (np.random.get_state(), random.getstate())
+    try:
+        answer(50, 3, 1)
+        for name, old, now in (
+            ("NumPy", others[0][1:3], np.random.get_state()[1:3]),
+            ("Python", others[1], random.getstate()),
+        ):
+            if not all(np.array_equal(a, b) for a, b in zip(old, now)):
+                raise Miss(f"The call changes {name}'s global random state, on which others "
+                           "may depend. Use a torch.Generator of your own.",
+                           f"{name}'s random state before and after", "another state",
+                           "the same")  # fmt: skip
+    finally:
+        np.random.set_state(others[0])
+        random.setstate(others[1])
     if not torch.equal(before, torch.get_rng_state()):
         raise Miss("The call changes the global random state: the model's dropout would "
                    "depend on it. Use a torch.Generator of your own.",
                    "torch.get_rng_state() before and after", "another state", "the same")  # fmt: skip
-    seen = {}
-    for seed in range(3):
-        for epoch in range(3):
-            rows = tuple(torch.as_tensor(answer(50, seed, epoch)).tolist())
-            if rows in seen:
-                told = {
-                    (True, False): "The epochs of a run all have one order: the epoch "
-                    "belongs into the seed.",
-                    (False, True): "All seeds give one order: the seed is not used.",
-                }.get(
-                    (seen[rows][0] == seed, seen[rows][1] == epoch),
-                    "The next seed is the next epoch: seed + epoch mixes them up. Keep "
-                    "them apart, with a large factor on one.",
-                )
-                raise Miss(told, f"(seed, epoch) = {seen[rows]} and {(seed, epoch)}",
-                           "the same order", "two orders")  # fmt: skip
-            seen[rows] = (seed, epoch)
+    seen, far = {}, [*range(3, 1001), 1024, 2000, 2048, 4096, 5000, 8192, 9999]
+    pairs = [(seed, epoch) for seed in range(3) for epoch in range(3)]
+    pairs += [(0, epoch) for epoch in far] + [(seed, 0) for seed in far]
+    for seed, epoch in pairs:
+        rows = tuple(answer(50, seed, epoch).tolist())
+        if rows in seen:
+            there = seen[rows]
+            told = {
+                (True, False): "The epochs of a run all have one order: the epoch "
+                "belongs into the seed.",
+                (False, True): "All seeds give one order: the seed is not used.",
+            }.get(
+                (there[0] == seed, there[1] == epoch),
+                "The next seed is the next epoch: seed + epoch mixes them up. Keep "
+                "them apart, with a large factor on one."
+                if sum(there) == seed + epoch
+                else "Two pairs of seed and epoch get one order: the factor that keeps "
+                "them apart is too small (both go up to 9,999).",
+            )
+            raise Miss(told, f"(seed, epoch) = {there} and {(seed, epoch)}",
+                       "the same order", "two orders")  # fmt: skip
+        seen[rows] = (seed, epoch)
 
 
 def _toy(seed=0, rows=5):
@@ -401,13 +497,18 @@ def train_step(answer):
     after = F.cross_entropy(model(X), y).item()
     same("the loss of this step", got, loss.item(), atol=1e-6,
          slips={"This is the loss after the step: return the one you stepped from.": after})  # fmt: skip
-    model.eval()
-    answer(model, X, y, optimizer)
+    model = _Watching().eval()
+    answer(model, X, y, torch.optim.SGD(model.parameters(), lr=0.5))
     if not model.training:
         raise Miss("The model is still in evaluation mode, so dropout sleeps and batch "
                    "norm does not learn: model.train() first.",
                    "a step on a model that was left in eval()", "model.training = False",
                    True)  # fmt: skip
+    if not all(model.modes):
+        raise Miss("model.train() comes too late: in the forward pass dropout still slept. "
+                   "model.train() first, then model(X).",
+                   "a step on a model that was left in eval(): the mode in forward",
+                   "model.training = False", True)  # fmt: skip
 
 
 class _Watching(nn.Module):
@@ -425,6 +526,17 @@ class _Watching(nn.Module):
         return self.layer(self.dropout(X))
 
 
+class _Once:
+    "Batches that can be read once; counts how often that is tried."
+
+    def __init__(self, batches):
+        self.batches, self.passes = iter(batches), 0
+
+    def __iter__(self):
+        self.passes += 1
+        return self.batches
+
+
 @chapter.exercise(
     "Two sums over all rows, the loss and the right answers; divide once, at the end.",
     "A batch's loss is a mean: times its rows it is a sum. Remember model.training, and "
@@ -435,8 +547,8 @@ class _Watching(nn.Module):
 @keeps_random
 def evaluate(answer):
     "Mean loss and accuracy over all rows."
-    model, X, y = _Watching(), *_toy(3, rows=10)[1:]
-    parts = list(zip(X.split(4), y.split(4)))  # 4, 4 and 2 rows
+    model, X, y = _Watching(), *_toy(6, rows=11)[1:]
+    parts = list(zip(X.split(4), y.split(4)))  # 4, 4 and 3 rows
     model.eval()
     with torch.no_grad():
         logits = model(X)
@@ -444,7 +556,12 @@ def evaluate(answer):
         right = (logits.argmax(1) == y).double()
     model.modes.clear(), model.graphs.clear(), model.train()
     torch.manual_seed(0)
-    got = answer(model, iter(parts))
+    once = _Once(parts)
+    got = answer(model, once)
+    if once.passes > 1:
+        raise Miss("The second loop over batches was empty: they may be read only once. "
+                   "Count rows, losses and right answers in one loop.",
+                   "how often batches is read", once.passes, 1)  # fmt: skip
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         raise Miss("It returns two numbers: the mean loss and the accuracy.",
                    "what came back", got, "(loss, accuracy)")  # fmt: skip
@@ -459,21 +576,23 @@ def evaluate(answer):
                    False)  # fmt: skip
     if not model.training:
         raise Miss("The model is left in evaluation mode, and training goes on without "
-                   "dropout: put the old mode back.", "model.training afterwards", False,
+                   "dropout: put the old mode back (and read it before eval(): was = "
+                   "model.training).", "model.training afterwards", False,
                    True)  # fmt: skip
 
     def each(x):
         return torch.stack([part.mean() for part in x.split(4)])
 
-    case = "10 rows in batches of 4, 4 and 2"
+    case = "11 rows in batches of 4, 4 and 3"
     unfair = (
-        "A mean of batch means: a row of the short batch counts double. Weigh by rows."
+        "A mean of batch means: a row of the short batch counts more. Weigh by rows."
     )
     same(f"{case}: the mean loss", got[0], losses.mean(), atol=1e-5, slips={
         unfair: each(losses).mean(),
         "This is the sum over the rows: divide by their number.": losses.sum(),
         "This is the sum of the batch losses.": each(losses).sum(),
         "This is the last batch's loss alone.": losses[8:].mean(),
+        "This is rounded: return the number as it is.": round(losses.mean().item(), 2),
     }, slip="Sum of all rows' losses over the number of rows.")  # fmt: skip
     same(f"{case}: the accuracy", got[1], right.mean(), atol=1e-6, slips={
         unfair: each(right).mean(),
@@ -481,6 +600,7 @@ def evaluate(answer):
         "This is the number of right answers: divide by the rows.": right.sum(),
         "This is the share of wrong answers.": 1 - right.mean(),
         "This is the last batch's accuracy alone.": right[8:].mean(),
+        "This is rounded: return the number as it is.": round(right.mean().item(), 2),
     }, slip="Right answers over the number of rows.")  # fmt: skip
     model.eval()
     answer(model, parts)
@@ -497,6 +617,7 @@ def _machine(cuda, mps):
     accelerator = torch.device(kind) if kind else None
     with (
         mock.patch("torch.cuda.is_available", lambda: cuda),
+        mock.patch("torch.cuda.device_count", lambda: 2 * cuda),
         mock.patch("torch.backends.mps.is_available", lambda: mps),
         mock.patch("torch.accelerator.is_available", lambda: bool(kind)),
         mock.patch(
@@ -509,8 +630,8 @@ def _machine(cuda, mps):
 @chapter.exercise(
     "Three questions in order: was one asked for? Is there CUDA? Is there MPS?",
     "torch.cuda.is_available() and torch.backends.mps.is_available() answer.",
-    "If asked is None: the first of cuda, mps, cpu that is there. Else: ValueError if it is "
-    "not there, torch.device(asked) if it is.",
+    "If asked is None: the first of cuda, mps, cpu that is there. Else: ValueError if "
+    "torch.device(asked).type is not there, torch.device(asked) if it is.",
 )
 def pick_device(answer):
     "The device of this machine, or the one that was asked for."
@@ -536,12 +657,25 @@ def pick_device(answer):
              slip="Who asks for a device gets it, also if there is a faster one.")  # fmt: skip
         got = answer("cuda")
         same('a machine with CUDA, asked for "cuda"', getattr(got, "type", got), "cuda")
-    for asked, mps in (("cuda", False), ("mps", False), ("cuda", True)):
+    asks = (("cuda", False), ("mps", False), ("cuda", True), ("cuda:0", False))
+    for asked, mps in asks:
         with _machine(False, mps):
             _refuses(f'asked for "{asked}" on a machine with CUDA: False, MPS: {mps}',
                      lambda asked=asked: answer(asked),
                      "A device that is not there: raise ValueError now, rather than a long "
                      "trace at the first .to(device), or a silent walk on the CPU.")  # fmt: skip
+    with _machine(True, False):
+        for asked in ("cuda:0", "cuda:1"):
+            case = f'a machine with two CUDA devices, asked for "{asked}"'
+            try:
+                got = answer(asked)
+            except ValueError as error:
+                raise Miss('A device may come with its number, and "cuda:0" is there: '
+                           "look at torch.device(asked).type.", case,
+                           f"ValueError: {error}", torch.device(asked)) from None  # fmt: skip
+            if got != torch.device(asked):
+                raise Miss("The device's number is lost: return torch.device(asked).", case,
+                           got, torch.device(asked))  # fmt: skip
 
 
 class _Unwritable:
@@ -570,8 +704,28 @@ def save_checkpoint(answer):
         same(
             "what torch.load reads", torch.load(path, weights_only=True)["w"], old["w"]
         )
+        done = []
+
+        def noted(name, function):
+            def call(*args, **options):
+                size = None
+                if name == "fsync" and not stat.S_ISDIR(os.fstat(args[0]).st_mode):
+                    size = os.fstat(args[0]).st_size
+                done.append((name, *map(str, args[:2]), size))
+                return function(*args, **options)
+
+            return call
+
+        def watched(path, state):
+            done.clear()
+            with contextlib.ExitStack() as stack:
+                for name in ("fsync", "replace", "rename", "unlink", "remove"):
+                    patch = mock.patch.object(os, name, noted(name, getattr(os, name)))
+                    stack.enter_context(patch)
+                answer(path, state)
+
         try:
-            answer(path, {"step": 99, "later": _Unwritable()})
+            watched(path, {"step": 99, "later": _Unwritable()})
             told = False
         except OSError:
             told = True
@@ -582,6 +736,11 @@ def save_checkpoint(answer):
         try:
             kept = torch.load(path, weights_only=True)["step"]
         except Exception as error:
+            if any(name in ("replace", "rename") for name, *_ in done):
+                raise Miss("The part was put over the old file although the writing had "
+                           "failed: os.replace comes after the writing, not in `finally`.",
+                           case, f"{type(error).__name__} on loading",
+                           "the first checkpoint") from None  # fmt: skip
             raise Miss("The old checkpoint is destroyed: you write into the file itself. "
                        "Write another file beside it, then os.replace.", case,
                        f"{type(error).__name__} on loading", "the first checkpoint") from None  # fmt: skip
@@ -589,20 +748,8 @@ def save_checkpoint(answer):
         if not told:
             raise Miss("The error was swallowed: the caller must learn that nothing was "
                        "saved.", case, "no error", "OSError")  # fmt: skip
-        done, inode, files = [], path.stat().st_ino, set(os.listdir(folder))
-
-        def noted(name, function):
-            def call(*args, **options):
-                done.append((name, *map(str, args[:2])))
-                return function(*args, **options)
-
-            return call
-
-        with contextlib.ExitStack() as stack:
-            for name in ("fsync", "replace", "rename", "unlink", "remove"):
-                patch = mock.patch.object(os, name, noted(name, getattr(os, name)))
-                stack.enter_context(patch)
-            answer(path, new)
+        inode, files = path.stat().st_ino, set(os.listdir(folder))
+        watched(path, new)
         names = [name for name, *_ in done]
         case = "saving over an older file: what happens on the disk"
         if any(n in ("unlink", "remove") and args[0] == str(path) for n, *args in done):
@@ -617,6 +764,13 @@ def save_checkpoint(answer):
             raise Miss("The bytes may still be in memory when the name changes, and a power "
                        "cut leaves an empty file: file.flush() and os.fsync before "
                        "os.replace.", case, names, ["fsync", "replace"])  # fmt: skip
+        forced = [size for name, *_, size in done if name == "fsync"]
+        forced = max((size for size in forced if size is not None), default=0)
+        if forced < path.stat().st_size:
+            raise Miss("At the fsync the bytes are not yet in the file but in Python's "
+                       "buffer: file.flush() comes first, then os.fsync.",
+                       "saving: bytes in the part when os.fsync is called", forced,
+                       path.stat().st_size)  # fmt: skip
         source = Path(done[moved[-1]][1]) if moved else path
         if source.parent.resolve() != path.parent.resolve():
             raise Miss("The part lies in another folder: across disks a replace is a copy, "
@@ -626,6 +780,13 @@ def save_checkpoint(answer):
         left = sorted(set(os.listdir(folder)) - files)
         same("what a save that went well leaves beside the file", left, [],
              slip="Something was left behind: the part becomes the file.")  # fmt: skip
+        watched(path.with_suffix(".json"), new)
+        again = [move[1] for move in done if move[0] in ("replace", "rename")]
+        if again and Path(again[-1]) == source:
+            raise Miss("run.pt and run.json get the same part, so two savers would mix "
+                       "their bytes: add .part to the whole name, path.name + '.part'.",
+                       "the part's name for run.json", Path(again[-1]).name,
+                       "run.json.part")  # fmt: skip
 
 
 def _run():
@@ -663,7 +824,7 @@ def snapshot(answer):
         "optimizer": "AdamW's moments are missing: it would start its averages anew",
         "scheduler": "The scheduler's step is missing: the rate would start from step 0",
         "random": "The random state is missing: dropout would drop other numbers",
-        "at": "The place is missing: which epoch, how many batches of it are done?",
+        "at": "The place is missing (the epoch, and how many of its batches are done)",
     }
     run = _run()
     _walk(run, 6)
@@ -730,6 +891,19 @@ def write_safetensors(path, tensors, metadata=None, backwards=False):
     Path(path).write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
+def _no_axis(answer, path, tensors, options, case, error):
+    "Say so if the answer fails only where a tensor of shape [] is in the file."
+    some = {name: t for name, t in tensors.items() if t.shape}
+    write_safetensors(path, some, **options)
+    try:
+        answer(path)
+    except Exception:
+        return
+    raise Miss("A tensor of shape [] is one number without any axis, 4 bytes of F32: "
+               ".reshape([]) makes it.", f"{case}: scale, with the shape []",
+               f"{type(error).__name__}: {error}", "a tensor of shape ()") from None  # fmt: skip
+
+
 @chapter.exercise(
     "Read the bytes. The first 8 are the header's length, the smallest digit first.",
     "After 8 + length bytes the numbers begin, and the offsets count from there. "
@@ -754,7 +928,18 @@ def read_safetensors(answer):
             "a header in another order than the numbers": {"backwards": True},
         }.items():
             write_safetensors(path, tensors, **options)
-            got = answer(path)
+            try:
+                got = answer(path)
+            except (json.JSONDecodeError, UnicodeDecodeError, OverflowError) as error:
+                raise Miss("What was cut out as the header is no JSON. Its length is in "
+                           "all of the first 8 bytes, the smallest byte first "
+                           "(int.from_bytes(raw[:8], 'little')), and it begins at byte 8.",
+                           case, f"{type(error).__name__}: {error}"[:100],
+                           "the header") from None  # fmt: skip
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                if not isinstance(error, NotImplementedError):
+                    _no_axis(answer, path, tensors, options, case, error)
+                raise
             if not isinstance(got, dict):
                 raise Miss(
                     "It returns a dict {name: tensor}.", case, got, list(tensors)
@@ -768,6 +953,10 @@ def read_safetensors(answer):
                     raise Miss("The dtype stands in the header: KINDS[entry['dtype']].",
                                f"{case}: {name}", getattr(got[name], "dtype", None),
                                want.dtype)  # fmt: skip
+                if not want.shape and got[name].numel() == 1 and got[name].shape:
+                    raise Miss("Shape [] is one number without any axis: .reshape([]) "
+                               "makes it.", f"{case}: {name}", tuple(got[name].shape),
+                               ())  # fmt: skip
                 if got[name].shape != want.shape and got[name].numel() == want.numel():
                     raise Miss("The numbers are there, the shape is not: "
                                ".reshape(entry['shape']).", f"{case}: {name}",

@@ -15,6 +15,11 @@ MIB = 2**20
 # ---- the first look ----
 
 
+def _three(x):
+    "Three digits of a positive number, never as 1.98e+03."
+    return f"{x:.3g}" if x < 1000 else f"{x:,.0f}"
+
+
 def _network():
     return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
 
@@ -257,7 +262,7 @@ def _gantt(full, bytes_, trips, over, end, busy, bare, link, ranks):
         ax.annotate("", (end * factor, -0.46), (over * factor, -0.46),
                     arrowprops={"arrowstyle": "<->", "color": plots.RED})  # fmt: skip
         x, side = ((over + end) / 2, "center") if bare > 0.3 * end else (end, "right")
-        ax.text(x * factor, -0.52, f"the step waits {bare * factor:.3g} {unit}",
+        ax.text(x * factor, -0.52, f"the step waits {_three(bare * factor)} {unit}",
                 color=plots.RED, ha=side, va="top", fontsize=9)  # fmt: skip
     ax.set(yticks=[0, 1], yticklabels=["link", "backward"], ylim=(-0.95, 1.75))
     ax.set(xlabel=f"{unit} since backward began", xlim=(0, end * factor * 1.02))
@@ -267,12 +272,12 @@ def _gantt(full, bytes_, trips, over, end, busy, bare, link, ranks):
     count = f"{len(full)} bucket{'s' * (len(full) != 1)}"
     plots.title(
         ax,
-        f"{count}: {end * factor:.3g} {unit}, {hidden} % of the travel is hidden",
+        f"{count}: {_three(end * factor)} {unit}, {hidden} % of the travel is hidden",
     )
     return fig, (
-        f"{ranks} ranks over {link}, {count}: gradients travel {busy * factor:.3g} {unit} "
+        f"{ranks} ranks over {link}, {count}: gradients travel {_three(busy * factor)} {unit} "
         f"in all, of which {hidden} percent hide under a backward pass of "
-        f"{over * factor:.3g} {unit}; the step's second half ends at {end * factor:.3g} {unit}."
+        f"{_three(over * factor)} {unit}; the step's second half ends at {_three(end * factor)} {unit}."
     )
 
 
