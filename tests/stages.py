@@ -18,13 +18,15 @@ from utils import author
 ROOT = author.ROOT
 NBVAL = (
     "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "tests.nbval_fixes",
-    "-p", "no:hypothesispytest", "-W", "ignore::DeprecationWarning",
+    "-p", "tests.notebook_costs", "-p", "no:hypothesispytest",
+    "-W", "ignore::DeprecationWarning",
 )  # fmt: skip
 STAGES = {
     "unit": ["tests"],
     "solutions": ["--nbval", *NBVAL, "--nbval-sanitize-with=tests/sanitize.cfg"],
     "chapters": ["--nbval-lax", *NBVAL],
 }
+NBVAL_STAGES = ("solutions", "chapters")
 
 
 def command(stage, extra=()):

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import author
+from utils import author, notebooks, pages
 
 SOLUTIONS = author.named([])
 REAL = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -34,12 +34,12 @@ def tagged(cell, tags):
 
 
 def text_of(*cells):
-    notebook = nbformat.v4.new_notebook(cells=list(cells), metadata=author.METADATA)
+    notebook = nbformat.v4.new_notebook(cells=list(cells), metadata=notebooks.METADATA)
     return nbformat.writes(notebook)
 
 
 def derived(*cells):
-    return nbformat.reads(author.derive(text_of(*cells), "x.ipynb"), as_version=4)
+    return nbformat.reads(notebooks.derive(text_of(*cells), "x.ipynb"), as_version=4)
 
 
 # ---- stub ----
@@ -85,8 +85,8 @@ FUNCTION = """def f(x):
     ids=range(8),
 )
 def test_a_region_becomes_its_stub(source, want):
-    assert author.stub(source) == want
-    assert author.stub(author.stub(source)) == want
+    assert notebooks.stub(source) == want
+    assert notebooks.stub(notebooks.stub(source)) == want
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_region_becomes_its_stub(source, want):
     ],
 )
 def test_bad_marks_are_named_with_cell_and_line(source, says):
-    with pytest.raises(author.MarkError, match=f"^x.ipynb cell bad {says}"):
-        author.derive(text_of(md("# T"), code(source, "bad")), "x.ipynb")
+    with pytest.raises(notebooks.MarkError, match=f"^x.ipynb cell bad {says}"):
+        notebooks.derive(text_of(md("# T"), code(source, "bad")), "x.ipynb")
 
 
 # ---- derive ----
@@ -126,22 +126,22 @@ def test_derive_keeps_what_a_reader_needs_and_drops_the_rest():
     assert f.metadata == {"tags": ["setup"]}
     assert last.metadata == {"tags": ["raises-exception", "nbval-ignore-output"]}
     assert (f.outputs, f.execution_count) == ([], None)
-    assert chapter.metadata == author.METADATA
+    assert chapter.metadata == notebooks.METADATA
 
 
 def test_derive_drops_other_metadata_and_the_fingerprint_of_the_run():
     notebook = nbformat.reads(text_of(code("1")), as_version=4)
     notebook.metadata["course"] = {"executed": "abc"}
     notebook.cells[0].metadata["execution"] = {"iopub.status.idle": "now"}
-    chapter = json.loads(author.derive(nbformat.writes(notebook)))
+    chapter = json.loads(notebooks.derive(nbformat.writes(notebook)))
     assert "course" not in chapter["metadata"]
     assert chapter["cells"][0]["metadata"] == {}
 
 
 def test_derive_is_pure_and_a_chapter_derives_to_itself():
     text = text_of(md("# Ünï"), code(FUNCTION, "f"))
-    once = author.derive(text)
-    assert once == author.derive(text) == author.derive(once)
+    once = notebooks.derive(text)
+    assert once == notebooks.derive(text) == notebooks.derive(once)
     assert once.endswith("}\n") and "\r" not in once and "Ünï" in once
 
 
@@ -165,14 +165,14 @@ def _changed(**change):
     ],
 )
 def test_what_would_not_derive_to_the_same_bytes_is_refused(text, says):
-    with pytest.raises(author.NotebookError, match=says):
-        author.derive(text, "x.ipynb")
+    with pytest.raises(notebooks.NotebookError, match=says):
+        notebooks.derive(text, "x.ipynb")
 
 
 @REAL
 def test_chapters_are_what_solutions_give(path):
     chapter = author.CHAPTERS / path.name
-    want = author.derive(path.read_text(encoding="utf-8"), path.name)
+    want = notebooks.derive(path.read_text(encoding="utf-8"), path.name)
     assert chapter.exists(), "python3 start.py author derive"
     assert chapter.read_text(encoding="utf-8") == want, "python3 start.py author derive"
     assert b"\r" not in chapter.read_bytes()
@@ -180,7 +180,7 @@ def test_chapters_are_what_solutions_give(path):
 
 def test_the_map_in_the_readme_follows_the_chapters():
     text = (author.ROOT / "README.md").read_text(encoding="utf-8")
-    assert text == author.readme_with_map(text, author.repository()), (
+    assert text == pages.readme_with_map(text, author.repository()), (
         "python3 start.py author"
     )
     assert "01_descent.ipynb" in text
@@ -208,7 +208,7 @@ def project(tmp_path, monkeypatch):
 def test_stale_names_what_is_wrong(project, capsys):
     chapter = project / "chapters" / "07_one.ipynb"
     assert list(author.stale()) == ["chapters/07_one.ipynb is missing"]
-    author._write_derived()
+    author.write_derived()
     assert list(author.stale()) == []
     chapter.write_text(chapter.read_text() + " ")
     (project / "chapters" / "08_gone.ipynb").write_text("{}")
@@ -219,9 +219,9 @@ def test_stale_names_what_is_wrong(project, capsys):
 
 
 def test_nothing_is_written_twice(project, capsys):
-    author._write_derived()
+    author.write_derived()
     capsys.readouterr()
-    author._write_derived()
+    author.write_derived()
     assert capsys.readouterr().out == ""
 
 
@@ -248,7 +248,7 @@ def test_a_new_chapter_is_a_valid_one(project):
     first, second, third = notebook.cells
     assert (first.id, second.id, third.id) == ("title", "bootstrap", "imports")
     assert first.source.startswith("# ") and third.metadata.tags == ["setup"]
-    assert second.source == author.bootstrap("")
+    assert second.source == pages.bootstrap("")
     assert "from utils.checks import one as ex" in third.source
     for cell in (second, third):
         compile(cell.source, cell.id, "exec")
@@ -280,15 +280,15 @@ def test_a_command_without_its_name_is_refused(arguments, capsys):
 
 
 def round_trip(notebook):
-    return author.from_text(author.to_text(notebook), notebook)
+    return notebooks.from_text(notebooks.to_text(notebook), notebook)
 
 
 @REAL
 def test_text_and_back_changes_no_byte(path):
     notebook = nbformat.read(path, as_version=4)
-    assert author._text(round_trip(notebook)) == path.read_text(encoding="utf-8")
-    text = author.to_text(notebook)
-    assert author.to_text(author.from_text(text)) == text
+    assert notebooks.written(round_trip(notebook)) == path.read_text(encoding="utf-8")
+    text = notebooks.to_text(notebook)
+    assert notebooks.to_text(notebooks.from_text(text)) == text
 
 
 SOURCES = (
@@ -300,7 +300,7 @@ SOURCES = (
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_survives_as_text(source):
     cells = code(source, "a-1", ["setup", "solution"]), md(source, "b_2"), code(source)
-    notebook = nbformat.v4.new_notebook(cells=list(cells), metadata=author.METADATA)
+    notebook = nbformat.v4.new_notebook(cells=list(cells), metadata=notebooks.METADATA)
     assert round_trip(notebook) == notebook
 
 
@@ -316,8 +316,8 @@ def test_a_source_survives_as_text(source):
     ],
 )
 def test_what_would_not_survive_as_text_is_refused(cell, says):
-    with pytest.raises(author.NotebookError, match=says):
-        author.to_text(nbformat.v4.new_notebook(cells=[cell]))
+    with pytest.raises(notebooks.NotebookError, match=says):
+        notebooks.to_text(nbformat.v4.new_notebook(cells=[cell]))
 
 
 @pytest.mark.parametrize(
@@ -330,8 +330,8 @@ def test_what_would_not_survive_as_text_is_refused(cell, says):
     ],
 )
 def test_text_that_would_be_lost_is_refused(text, says):
-    with pytest.raises(author.NotebookError, match=says):
-        author.from_text(text)
+    with pytest.raises(notebooks.NotebookError, match=says):
+        notebooks.from_text(text)
 
 
 def test_text_from_an_editor_may_have_other_spacing():
@@ -339,7 +339,7 @@ def test_text_from_an_editor_may_have_other_spacing():
         "\n\n%% md  title\n".replace("md  ", "md ")
         + "# T\n\n\n\n%% code c a, b \n\nx\n\n"
     )
-    first, second = author.from_text(text).cells
+    first, second = notebooks.from_text(text).cells
     assert (first.source, second.source) == ("# T", "x")
     assert second.metadata.tags == ["a", "b"]
 
@@ -350,9 +350,10 @@ def test_outputs_of_unchanged_cells_are_kept():
         code(s, s, outputs=[out], execution_count=i + 1) for i, s in enumerate("abc")
     ]
     old = nbformat.v4.new_notebook(cells=cells)
-    text = author.to_text(old).replace("%% code b\nb", "%% code b\nb2")
+    text = notebooks.to_text(old).replace("%% code b\nb", "%% code b\nb2")
     counts = [
-        (c.execution_count, len(c.outputs)) for c in author.from_text(text, old).cells
+        (c.execution_count, len(c.outputs))
+        for c in notebooks.from_text(text, old).cells
     ]
     assert counts == [(1, 1), (None, 0), (3, 1)]
 
@@ -388,7 +389,7 @@ def copy(tmp_path_factory):
     slow = "import time\n\nfor i in range(3):\n    print(i)\n    time.sleep(0.3)"
     cells = [
         md("# T", "title"),
-        code(author.bootstrap(""), "bootstrap"),
+        code(pages.bootstrap(""), "bootstrap"),
         code(slow, "s"),
     ]
     cells[2].metadata["execution"] = {"iopub.execute_input": "a time"}
@@ -461,8 +462,8 @@ def test_setting_and_unsetting_the_address_changes_no_byte(copy):
     for path in files[2:]:
         text = path.read_text(encoding="utf-8")
         notebook = nbformat.reads(text, as_version=4)
-        assert notebook.cells[1].source == author.bootstrap(URL), path
-        assert notebook.cells[0].source.endswith(author.badges(URL, path.stem))
+        assert notebook.cells[1].source == pages.bootstrap(URL), path
+        assert notebook.cells[0].source.endswith(pages.badges(URL, path.stem))
         assert notebook.cells[0].source.count("mybinder.org") == 1
     assert files[1].read_text().count("mybinder.org") == len(files[2:]) / 2
     assert "ran" not in author_command(copy, "run"), "the first cell shows nothing"
@@ -489,8 +490,8 @@ def test_what_is_no_address_is_refused(project, url):
 
 
 def test_badges_are_well_formed():
-    assert author.badges("", "01_descent") == ""
-    links = re.findall(r"\[([^]]+)\]\((\S+)\)", author.badges(URL, "01_descent"))
+    assert pages.badges("", "01_descent") == ""
+    links = re.findall(r"\[([^]]+)\]\((\S+)\)", pages.badges(URL, "01_descent"))
     assert [text for text, _ in links] == ["Run on Binder", "Run on Colab"]
     where = "someone/backprop-to-cluster"
     assert links[0][1] == (
@@ -508,14 +509,14 @@ def test_the_first_cell_finds_utils(url, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    exec(author.bootstrap(url), {})
+    exec(pages.bootstrap(url), {})
     assert Path(sys.path[0]) == tmp_path
-    assert (url in author.bootstrap(url)) or not url
+    assert (url in pages.bootstrap(url)) or not url
 
 
 def test_the_map_of_the_readme_links_chapters(project):
-    text = author.readme_with_map((project / "README.md").read_text(), "")
+    text = pages.readme_with_map((project / "README.md").read_text(), "")
     assert "(chapters/07_one.ipynb)" in text and "(solutions/07_one.ipynb)" in text
     assert text.startswith("# R\n<!-- map -->\n| chapter") and text.endswith("end\n")
-    assert author.readme_with_map(text, "") == text
-    assert "mybinder.org" in author.readme_with_map(text, URL)
+    assert pages.readme_with_map(text, "") == text
+    assert "mybinder.org" in pages.readme_with_map(text, URL)

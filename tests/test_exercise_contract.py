@@ -616,13 +616,13 @@ def test_buttons_that_fail_do_not_stop_a_chapter(shown, monkeypatch):
     def fail(_):
         raise RuntimeError("no comm")
 
-    monkeypatch.setattr("utils.exercise._show_buttons", fail)
+    monkeypatch.setattr("utils.telling.show_buttons", fail)
     assert toy().check(None)(2) == 4
 
 
 def test_no_buttons_on_a_right_answer(shown, monkeypatch):
     built = []
-    monkeypatch.setattr("utils.exercise._show_buttons", built.append)
+    monkeypatch.setattr("utils.telling.show_buttons", built.append)
     toy().check(lambda x: x * 2)
     assert built == []
 

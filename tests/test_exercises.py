@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 from tests.wrong_answers import SLUGS, wrong_answers
-from utils import author
+from utils import author, notebooks
 
 CHECKS = {slug: import_module(f"utils.checks.{slug}").chapter for slug in SLUGS}
 EXERCISES = [
@@ -40,7 +40,7 @@ def test_stub_is_not_yet(exercise):
     for name, (source, tags) in chapter.cells.items():
         if name == exercise.name:
             assert "### BEGIN SOLUTION" in source, "nothing is left to the reader"
-            exec(author.stub(source), scope)
+            exec(notebooks.stub(source), scope)
             break
         if "setup" in tags or name in chapter.exercises:
             exec(source, scope)

@@ -62,7 +62,7 @@ def test_a_crash_while_writing_loses_nothing(file, monkeypatch, capsys, step):
         progress.record("01_descent", "predict", "right")
     assert file.read_bytes() == before
     assert one_line(capsys).startswith("(Progress could not be saved: the disk is full")
-    assert not list(file.parent.glob("*.tmp"))
+    assert not list(file.parent.glob("*.part"))
     progress.record("01_descent", "predict", "right")
     assert len(progress.solved()) == 2
 
@@ -77,7 +77,7 @@ def one_line(capsys):
 def test_half_a_temporary_file_of_a_killed_process_is_no_harm(file):
     progress.record("01_descent", "mse", "right")
     for number in (os.getpid(), 1):
-        file.with_name(f"{file.name}.{number}.tmp").write_text('{"exer')
+        file.with_name(f".{file.name}.{number}.part").write_text('{"exer')
     progress.record("01_descent", "predict", "right")
     assert len(progress.solved()) == 2
 

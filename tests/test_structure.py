@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import author
+from utils import author, notebooks, pages
 
 TAGS = {"setup", "solution", "nbval-ignore-output", "raises-exception"}
 FETCHES = re.compile(
@@ -115,7 +115,7 @@ def test_heading_levels_never_jump(path):
 def test_the_first_code_cell_is_the_bootstrap(path):
     first = code_cells(read(path))[0]
     assert first.id == "bootstrap"
-    assert first.source == author.bootstrap(author.repository())
+    assert first.source == pages.bootstrap(author.repository())
 
 
 @every
@@ -299,7 +299,7 @@ def test_every_code_cell_was_run_in_order(path):
 def test_the_stored_outputs_are_those_of_this_code(path):
     notebook = read(path)
     ran = notebook.metadata.get("course", {}).get("executed")
-    assert ran == author.code_hash(notebook), "python3 start.py author run"
+    assert ran == notebooks.code_hash(notebook), "python3 start.py author run"
 
 
 @solution

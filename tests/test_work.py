@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -71,7 +72,7 @@ def test_nothing_is_written_when_nothing_changed(course, monkeypatch):
     def refuse(*_):
         raise AssertionError("written")
 
-    monkeypatch.setattr(work, "write", refuse)
+    monkeypatch.setattr(work, "write_whole", refuse)
     assert work.fill(course) == []
 
 
@@ -264,7 +265,7 @@ class Crash(BaseException):
 
 def crash_at(monkeypatch, root, number):
     """Let the numbered write, counted from 1, be the one that never happens."""
-    real, done = work.write, []
+    real, done = work.write_whole, []
 
     def write(path, data):
         done.append(path)
@@ -273,7 +274,7 @@ def crash_at(monkeypatch, root, number):
         real(path, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(work, "write", write)
+        patched.setattr(work, "write_whole", write)
         try:
             work.fill(root)
         except Crash:
@@ -327,11 +328,11 @@ def test_writes_are_all_or_nothing(course, monkeypatch):
 
     publish(course, "two")
     with monkeypatch.context() as patched:
-        patched.setattr(work.os, "replace", fail)
+        patched.setattr("utils.files.os.replace", fail)
         with pytest.raises(work.WorkError, match="No space left"):
             work.fill(course)
     assert mine(course) == notebook("one")
-    assert not list((course / "work").glob(".*.tmp"))
+    assert not list((course / "work").glob(".*.part"))
 
 
 def test_missing_chapters_are_one_sentence(tmp_path):
@@ -353,7 +354,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(course, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     publish(course, "two")
-    monkeypatch.setattr(work.Path, "write_bytes", fail)
+    monkeypatch.setattr("utils.files.open", fail, raising=False)
     with pytest.raises(work.WorkError, match=r"could not be copied.*Permission denied"):
         work.fill(course)
 
@@ -362,8 +363,8 @@ def copy_of_the_module(root):
     """Run `python -m utils.work` in a copy of the course that holds nothing else."""
     (root / "utils").mkdir()
     (root / "utils" / "__init__.py").write_text("")
-    source = work.Path(work.__file__).read_text(encoding="utf-8")
-    (root / "utils" / "work.py").write_text(source, encoding="utf-8")
+    for name in ("work.py", "files.py"):
+        shutil.copy(work.Path(work.__file__).with_name(name), root / "utils")
     return subprocess.run(
         [sys.executable, "-S", "-m", "utils.work"],
         cwd=root,

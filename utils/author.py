@@ -2,7 +2,7 @@
 
   build [NAMES]     the default: run what changed, derive the chapters, check (all below)
   run [NAMES]       execute solutions/ in place with stable bytes; --all: changed or not
-  derive            write chapters/ from solutions/
+  derive [NAMES]    write chapters/ from solutions/
   check             is chapters/ what solutions/ gives? do ruff and codespell agree?
   test [STAGES]     what the README's test command runs; stages: unit, solutions, chapters
   text NAMES        write solutions/NAME.nbtext, the notebook as plain text to edit
@@ -14,7 +14,6 @@ Names are a chapter's (01_descent) or its beginning (01).
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -24,33 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.modules.setdefault(
-    "rfc3987_syntax", None
-)  # nbformat would spend 2 s on its grammar
-import nbformat  # noqa: E402
+from utils import notebooks, pages
+from utils.notebooks import nbformat  # which starts quicker there
 
 ROOT = Path(__file__).resolve().parents[1]
 SOLUTIONS, CHAPTERS = ROOT / "solutions", ROOT / "chapters"
-BEGIN = re.compile(r"^(\s*)### BEGIN SOLUTION(?: +(.*?))?\s*$")
-END = re.compile(r"^\s*### END SOLUTION\s*$")
-HEADER = re.compile(r"^%% (md|code) ([A-Za-z0-9_-]+) ?(.*)$", re.M)
-KINDS = {"markdown": "md", "code": "code"}
-METADATA = {
-    "kernelspec": {
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-        "name": "python3",
-    },
-    "language_info": {"name": "python"},
-}
-
-
-class MarkError(ValueError):
-    "A solution mark without its pair, or a region without a stub."
-
-
-class NotebookError(ValueError):
-    "A notebook, or its text form, that could not be kept as it is."
 
 
 def named(names):
@@ -63,78 +40,7 @@ def named(names):
     return [p for p in found if not names or p.name.startswith(tuple(names))]
 
 
-# ---- deriving a chapter ----
-
-
-def stub(source, where=""):
-    "The cell as a reader gets it: every solution region becomes its stub."
-    kept, opened = [], None
-    for number, line in enumerate(source.split("\n"), 1):
-        if begin := BEGIN.match(line):
-            if opened:
-                raise MarkError(f"{where} line {number}: BEGIN inside another region")
-            opened, (indent, instead) = number, begin.groups()
-            if not indent and not instead:
-                raise MarkError(
-                    f"{where} line {number}: a region outside a function needs its stub, "
-                    "as in: ### BEGIN SOLUTION lr = None"
-                )
-            kept.append(
-                f"{indent}{instead or 'raise NotImplementedError'}  # your turn"
-            )
-        elif END.match(line):
-            if not opened:
-                raise MarkError(f"{where} line {number}: END without BEGIN")
-            opened = None
-        elif not opened:
-            kept.append(line)
-    if opened:
-        raise MarkError(f"{where} line {opened}: this region never ends")
-    return "\n".join(kept)
-
-
-def derive(text, where=""):
-    "The text of a solution notebook -> the text of its chapter. A pure function."
-    _refuse_what_would_change(text, where)
-    solved = nbformat.reads(text, as_version=4)
-    chapter = nbformat.v4.new_notebook(metadata=METADATA)
-    for cell in solved.cells:
-        tags = cell.metadata.get("tags", [])
-        if "solution" in tags:
-            continue
-        metadata = {"tags": tags} if tags else {}
-        if cell.cell_type == "markdown":
-            new = nbformat.v4.new_markdown_cell(cell.source, id=cell.id)
-        else:
-            source = stub(cell.source, f"{where} cell {cell.id}")
-            new = nbformat.v4.new_code_cell(source, id=cell.id)
-        new.metadata.update(metadata)
-        chapter.cells.append(new)
-    nbformat.validate(chapter)
-    return _text(chapter)
-
-
-def _refuse_what_would_change(text, where):
-    "nbformat makes up an id where one is missing or used twice: another one each time."
-    try:
-        cells = [(c["cell_type"], c.get("id")) for c in json.loads(text)["cells"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotebookError(f"{where} is no notebook: {error!r}") from None
-    seen = {None}
-    for number, (kind, cell_id) in enumerate(cells, 1):
-        if cell_id in seen:
-            raise NotebookError(
-                f"{where} cell {number}: its id {cell_id!r} is missing or used twice"
-            )
-        if kind not in KINDS:
-            raise NotebookError(
-                f"{where} cell {cell_id}: {kind} cells have no place here"
-            )
-        seen.add(cell_id)
-
-
-def _text(notebook):
-    return nbformat.writes(notebook, ensure_ascii=False).rstrip("\n") + "\n"
+# ---- chapters ----
 
 
 def _write(path, text):
@@ -144,11 +50,11 @@ def _write(path, text):
         print(f"wrote {path.relative_to(ROOT)}")
 
 
-def derived():
-    "{path of a chapter: the text it must have} for every solution."
+def derived(names=()):
+    "{path of a chapter: the text it must have} for every solution, or the named ones."
     return {
-        CHAPTERS / path.name: derive(path.read_text(encoding="utf-8"), path.name)
-        for path in named([])
+        CHAPTERS / p.name: notebooks.derive(p.read_text(encoding="utf-8"), p.name)
+        for p in named(names)
     }
 
 
@@ -189,12 +95,6 @@ def environment(folder):
     }
 
 
-def code_hash(notebook):
-    "A fingerprint of what a notebook executes."
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
-
-
 def run(path, everything=False):
     "Execute one solution in place when its code changed; stable bytes; True when it ran."
     from nbclient import NotebookClient
@@ -202,7 +102,7 @@ def run(path, everything=False):
 
     notebook = nbformat.read(path, as_version=4)
     ran = notebook.metadata.get("course", {}).get("executed")
-    if ran == code_hash(notebook) and not everything:
+    if ran == notebooks.code_hash(notebook) and not everything:
         return False
     began = time.perf_counter()
     for cell in notebook.cells:
@@ -220,9 +120,9 @@ def run(path, everything=False):
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata = nbformat.from_dict(
-        {**METADATA, "course": {"executed": code_hash(notebook)}}
+        {**notebooks.METADATA, "course": {"executed": notebooks.code_hash(notebook)}}
     )
-    path.write_text(_text(notebook), encoding="utf-8", newline="\n")
+    path.write_text(notebooks.written(notebook), encoding="utf-8", newline="\n")
     print(f"ran {path.relative_to(ROOT)} in {time.perf_counter() - began:.1f} s")
     return True
 
@@ -251,66 +151,10 @@ def lacks_a_chapter(start):
 # ---- notebooks as plain text ----
 
 
-def to_text(notebook):
-    "A notebook as text: `%% code ID tag,tag` or `%% md ID` above each cell's source."
-    parts = []
-    for cell in notebook.cells:
-        kind = KINDS.get(cell.cell_type)
-        if kind is None:
-            raise NotebookError(
-                f"cell {cell.id}: {cell.cell_type} cells have no text form"
-            )
-        if cell.source != cell.source.strip("\n"):
-            raise NotebookError(f"cell {cell.id} begins or ends with an empty line")
-        if re.search("^%% ", cell.source, re.M):
-            raise NotebookError(f"cell {cell.id}: a line begins with %% and a space")
-        tags = ",".join(cell.metadata.get("tags", []))
-        parts.append(f"%% {kind} {cell.id} {tags}".rstrip() + f"\n{cell.source}\n")
-    return "\n".join(parts)
-
-
-def from_text(text, old=None):
-    "The text of `to_text` -> a notebook; outputs of unchanged cells come from `old`."
-    _refuse_bad_headers(text)
-    before = {cell.id: cell for cell in old.cells} if old else {}
-    notebook = nbformat.v4.new_notebook(metadata=old.metadata if old else METADATA)
-    parts = HEADER.split(text)
-    for kind, cell_id, tags, source in zip(*(parts[i::4] for i in range(1, 5))):
-        make = (
-            nbformat.v4.new_markdown_cell if kind == "md" else nbformat.v4.new_code_cell
-        )
-        cell = make(source.strip("\n"), id=cell_id)
-        if tags.strip():
-            cell.metadata["tags"] = [tag.strip() for tag in tags.split(",")]
-        same = before.get(cell_id)
-        if kind == "code" and same is not None and same.source == cell.source:
-            cell.outputs, cell.execution_count = same.outputs, same.execution_count
-        notebook.cells.append(cell)
-    nbformat.validate(notebook)
-    return notebook
-
-
-def _refuse_bad_headers(text):
-    "What would else be lost, or pass for a part of the cell above."
-    seen = set()
-    for number, line in enumerate(text.split("\n"), 1):
-        header = HEADER.match(line)
-        if header and header[2] in seen:
-            raise NotebookError(f"line {number}: the id {header[2]} is used twice")
-        if line.startswith("%% ") and not header:
-            raise NotebookError(
-                f"line {number}: {line!r} is neither `%% md ID` nor `%% code ID tag,tag`"
-            )
-        if line.strip() and not header and not seen:
-            raise NotebookError(f"line {number}: text above the first `%% md ID`")
-        if header:
-            seen.add(header[2])
-
-
 def write_text(names):
     for path in named(names):
         notebook = nbformat.read(path, as_version=4)
-        _write(path.with_suffix(".nbtext"), to_text(notebook))
+        _write(path.with_suffix(".nbtext"), notebooks.to_text(notebook))
 
 
 def pack(names):
@@ -321,8 +165,9 @@ def pack(names):
         for path in found:
             target = path.with_suffix(".ipynb")
             old = nbformat.read(target, as_version=4) if target.exists() else None
-            notebook = from_text(path.read_text(encoding="utf-8"), old)
-            _write(target, _text(with_address(notebook, repository(), path.stem)))
+            notebook = notebooks.from_text(path.read_text(encoding="utf-8"), old)
+            pages.with_address(notebook, repository(), path.stem)
+            _write(target, notebooks.written(notebook))
 
 
 # ---- the address of the public repository ----
@@ -332,48 +177,6 @@ def repository():
     "The public repository's address, or '' while it is not known (pyproject.toml)."
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     return re.search(r'^repository = "(.*)"$', text, re.M)[1]
-
-
-def bootstrap(url):
-    "The first code cell: makes `utils` importable next door, and on Colab."
-    here = 'import os\nimport sys\n\nsys.path.insert(0, os.path.abspath(".."))  # utils/ lies there'
-    if not url:
-        return here
-    return (
-        "import os\nimport subprocess\nimport sys\n\n"
-        'if "google.colab" in sys.modules and not os.path.isdir("/content/course"):\n'
-        f'    get = ["git", "clone", "-q", "--depth=1", "{url}", "/content/course"]\n'
-        "    subprocess.run(get, check=True)\n"
-        'if "google.colab" in sys.modules:\n'
-        '    os.chdir("/content/course/chapters")\n'
-        'sys.path.insert(0, os.path.abspath(".."))  # utils/ lies there'
-    )
-
-
-def badges(url, chapter):
-    "Links that open a chapter on Binder and on Colab; '' while there is no address."
-    if not url:
-        return ""
-    where = url.removeprefix("https://github.com/")
-    open_in = f"urlpath=lab%2Ftree%2Fwork%2F{chapter}.ipynb"
-    return (
-        f"[Run on Binder](https://mybinder.org/v2/gh/{where}/HEAD?{open_in}) · "
-        f"[Run on Colab](https://colab.research.google.com/github/{where}/blob/main/"
-        f"chapters/{chapter}.ipynb)"
-    )
-
-
-def with_address(notebook, url, chapter):
-    "The notebook with its first code cell and its links for this address."
-    cells = {cell.id: cell for cell in notebook.cells}
-    cells["bootstrap"].source = bootstrap(url)
-    title = cells["title"]
-    kept = [x for x in title.source.split("\n") if not x.startswith("[Run on Binder]")]
-    while kept and not kept[-1].strip():
-        kept.pop()
-    links = badges(url, chapter)
-    title.source = "\n".join([*kept, "", links] if links else kept)
-    return notebook
 
 
 def set_address(url):
@@ -387,48 +190,47 @@ def set_address(url):
     _write(file, text)
     for path in named([]):
         notebook = nbformat.read(path, as_version=4)
-        fresh = notebook.metadata.get("course", {}).get("executed") == code_hash(
-            notebook
-        )
-        with_address(notebook, url, path.stem)
+        executed = notebook.metadata.get("course", {}).get("executed")
+        fresh = executed == notebooks.code_hash(notebook)
+        pages.with_address(notebook, url, path.stem)
         if fresh:  # the first cell shows nothing: its change needs no new run
-            notebook.metadata["course"]["executed"] = code_hash(notebook)
-        _write(path, _text(notebook))
-    _write_derived()
-    readme = ROOT / "README.md"
-    _write(readme, readme_with_map(readme.read_text(encoding="utf-8"), url))
-
-
-def readme_with_map(text, url):
-    "README's text with the table of chapters between its two marks."
-    from utils import progress
-
-    rows = ["| chapter | exercises | read it solved |", "|---|---|---|"]
-    for c in progress.chapters():
-        file, links = f"{c['name']}.ipynb", badges(url, c["name"])
-        title = f"[{c['title']}](chapters/{file})" + (f"<br>{links}" if links else "")
-        rows.append(f"| {title} | {len(c['exercises'])} | [solved](solutions/{file}) |")
-    table = "\n".join(rows)
-    return re.sub(
-        r"(<!-- map -->\n).*?(<!-- end of map -->)",
-        lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.S,
-    )  # fmt: skip
+            notebook.metadata["course"]["executed"] = notebooks.code_hash(notebook)
+        _write(path, notebooks.written(notebook))
+    write_derived()
+    write_pages()
 
 
 # ---- checking and testing ----
 
 
-def _write_derived():
-    for path, text in derived().items():
+def write_derived(names=()):
+    for path, text in derived(names).items():
+        _write(path, text)
+
+
+def made_pages():
+    "{path of a page that is made from the chapters: the text it must have}."
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    return {
+        readme: pages.readme_with_map(text, repository()),
+        ROOT / "GLOSSARY.md": pages.glossary(),
+    }
+
+
+def write_pages():
+    for path, text in made_pages().items():
         _write(path, text)
 
 
 def check():
     "Say what is stale or badly formatted; the number of findings."
     findings = list(stale())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    if readme != readme_with_map(readme, repository()):
-        findings.append("README.md's map is not what the chapters give")
+    for page, text in made_pages().items():
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            findings.append(
+                f"{page.name} is not what the chapters give: `author build`"
+            )
     for finding in findings:
         print(finding)
     sources = ["utils", "tests", "start.py", "solutions"]
@@ -476,8 +278,8 @@ def new(name):
     path = SOLUTIONS / f"{name}.ipynb"
     if path.exists():
         sys.exit(f"{path.relative_to(ROOT)} is already there")
-    notebook = from_text(SKELETON.format(slug=name[3:]))
-    _write(path, _text(with_address(notebook, repository(), name)))
+    notebook = notebooks.from_text(SKELETON.format(slug=name[3:]))
+    _write(path, notebooks.written(pages.with_address(notebook, repository(), name)))
 
 
 def main(argv=None):
@@ -498,15 +300,13 @@ def main(argv=None):
     match args.command:
         case "build":
             run_all(args.names, args.all)
-            _write_derived()
-            readme = ROOT / "README.md"
-            text = readme.read_text(encoding="utf-8")
-            _write(readme, readme_with_map(text, repository()))
+            write_derived()
+            write_pages()
             return check()
         case "run":
             run_all(args.names, args.all)
         case "derive":
-            _write_derived()
+            write_derived(args.names)
         case "check":
             return check()
         case "test":

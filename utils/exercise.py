@@ -8,8 +8,6 @@ the exercise's name: there is no second copy.
 
 import contextlib
 import functools
-import html
-import io
 import json
 import linecache
 import sys
@@ -18,18 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import progress
+from utils import progress, telling
 from utils.check import as_array
 from utils.limits import TimeLimit, time_limit
 
 ROOT = Path(__file__).resolve().parents[1]
-LOOKS = {
-    "right": ("✓", "#1a7f37"),
-    "not yet": ("…", "#9a6700"),
-    "wrong": ("✗", "#cf222e"),
-    "hint": ("?", "#0969da"),
-    "solution": ("=", "#6e7781"),
-}
 
 
 class Miss(AssertionError):
@@ -166,16 +157,18 @@ class Exercise:
         if verdict != "not yet":
             progress.record(self.chapter.name, self.name, verdict)
         if verdict == "right":
-            _show("right", report)
+            telling.show("right", report)
             return answer
-        _show(verdict, report, note="The chapter goes on with the reference answer.")
+        telling.show(
+            verdict, report, note="The chapter goes on with the reference answer."
+        )
         with contextlib.suppress(Exception):  # the same calls work without buttons
-            _show_buttons(self)
+            telling.show_buttons(self)
         return self._hand_out(scope)
 
     def judge(self, answer):
         "The verdict ('right', 'not yet' or 'wrong') and the report; never raises."
-        printed = _Capped()
+        printed = telling.Capped()
         try:
             with (
                 contextlib.redirect_stdout(printed),
@@ -185,9 +178,9 @@ class Exercise:
                 self._try(answer)
             verdict, report = "right", f"{self.name}"
         except NotImplementedError as error:
-            verdict, report = "not yet", _said(error) or self._unwritten(error)
+            verdict, report = "not yet", telling.text_of(error) or self._unwritten(error)
         except Miss as miss:
-            verdict, report = "wrong", _tell(miss)
+            verdict, report = "wrong", telling.of_miss(miss)
         except TimeLimit:
             report = (
                 f"{self.name} was still running after {self.seconds:g} s and was stopped. "
@@ -196,7 +189,7 @@ class Exercise:
             )
             verdict = "wrong"
         except AssertionError as error:
-            verdict, report = "wrong", _said(error) or "A check failed."
+            verdict, report = "wrong", telling.text_of(error) or "A check failed."
         except KeyboardInterrupt:
             verdict, report = (
                 "wrong",
@@ -205,7 +198,7 @@ class Exercise:
         except BaseException as error:
             verdict, report = (
                 "wrong",
-                _tell_error(error, self.test.__code__.co_filename),
+                telling.of_error(error, self.test.__code__.co_filename),
             )
         if printed.text:
             report += f"\nIt printed: {printed}"
@@ -221,13 +214,17 @@ class Exercise:
             )
         views = []
         if self.kind == "class" and not isinstance(answer, type):
-            raise Miss(f"{self.name} should be a class; it is {_a(answer)}.")
+            raise Miss(f"{self.name} should be a class; it is {telling.kind(answer)}.")
         if self.kind == "function":
             if not callable(answer):
-                raise Miss(f"{self.name} should be a function; it is {_a(answer)}.")
+                raise Miss(
+                    f"{self.name} should be a function; it is {telling.kind(answer)}."
+                )
             answer = self._watched(answer, views)
         if self.kind == "value" and callable(answer):
-            raise Miss(f"{self.name} should be a value; it is {_a(answer)}: call it?")
+            raise Miss(
+                f"{self.name} should be a value; it is {telling.kind(answer)}: call it?"
+            )
         self.test(answer)
         if any(views):  # told last: a wrong value is the larger slip
             raise Miss(
@@ -277,14 +274,14 @@ class Exercise:
         here = dict(scope)
         with (
             contextlib.suppress(BaseException),
-            contextlib.redirect_stdout(_Capped()),
+            contextlib.redirect_stdout(telling.Capped()),
             time_limit(4 * self.seconds),
         ):
             _run(source, f"<solution of {self.name}>", here)
             self.test(here[self.name])
             answer = here[self.name]
         if answer is None:
-            with contextlib.redirect_stdout(_Capped()):
+            with contextlib.redirect_stdout(telling.Capped()):
                 answer = self.chapter.reference(self.name)
         answer = _own(answer)
         self.handed_out.append(answer)
@@ -292,7 +289,7 @@ class Exercise:
 
     def hint(self):
         "Show the next hint of the ladder."
-        _show("hint", self._next_hint())
+        telling.show("hint", self._next_hint())
 
     def _next_hint(self):
         progress.record(self.chapter.name, self.name, "hint")
@@ -304,7 +301,7 @@ class Exercise:
     def solution(self):
         "Show the reference answer."
         progress.record(self.chapter.name, self.name, "solution")
-        _show("solution", self.name, self.chapter.source(self.name))
+        telling.show("solution", self.name, self.chapter.source(self.name))
 
 
 def _own(value):
@@ -357,161 +354,3 @@ def _differ(before, now):
         return len(before) != len(now) or any(map(_differ, before, now))
     a, b = before, now
     return a.shape != b.shape or a.dtype != b.dtype or a.tobytes() != b.tobytes()
-
-
-class _Capped(io.TextIOBase):
-    "A stream that keeps the first characters and counts the rest."
-
-    def __init__(self, limit=600):
-        self.limit, self.text, self.size = limit, "", 0
-
-    def writable(self):
-        return True
-
-    def write(self, text):
-        self.size += len(text)
-        self.text += text[: self.limit - len(self.text)]
-        return len(text)
-
-    def __str__(self):
-        more = self.size - len(self.text)
-        return self.text.rstrip() + (
-            f" ... and {more:,} characters more" if more else ""
-        )
-
-
-def _a(value):
-    return (
-        "a function" if callable(value) else f"{_brief(value)} ({type(value).__name__})"
-    )
-
-
-def _brief(value, limit=240):
-    "A short text of any value, whatever its repr does."
-    try:
-        if hasattr(value, "detach"):
-            value = as_array(value)
-        if isinstance(value, np.ndarray):
-            few = value if value.ndim < 4 else value.reshape(-1)
-            with np.printoptions(precision=5, threshold=24, edgeitems=3, suppress=True):
-                text = np.array2string(few, separator=", ")
-            if value.size > 24:
-                return f"{_cut(text, limit)}  shape {value.shape}"
-        elif isinstance(value, (float, np.floating)):
-            text = f"{float(value):.6g}"
-        else:
-            text = repr(value)
-    except BaseException as error:
-        text = f"an object whose text raises {type(error).__name__}"
-    return _cut(text, limit)
-
-
-def _cut(text, limit):
-    return text if len(text) <= limit else text[:limit] + " ..."
-
-
-def _said(error):
-    "What an exception says, even where its own text raises."
-    try:
-        return _cut(str(error), 600)
-    except BaseException:
-        return "(its message cannot be shown)"
-
-
-def _tell(miss):
-    lines = [str(miss)]
-    if miss.case:
-        lines += [
-            f"case      {miss.case}",
-            f"came out  {_brief(miss.got)}",
-            f"expected  {_brief(miss.want)}",
-        ]
-    return "\n".join(lines)
-
-
-def _tell_error(error, check_file):
-    "An exception of the reader's own code: what it says and on which of their lines."
-    text = _said(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    said = f"It raised {type(error).__name__}: {text}".rstrip(": ")
-    if frames and Path(frames[-1].filename).parent == ROOT / "utils" / "checks":
-        said = (
-            f"The check cannot use what it returned ({type(error).__name__}: {text})."
-        )
-    if isinstance(error, SystemExit):
-        said = "It called exit(): a function returns, it does not leave the program."
-    if isinstance(error, RecursionError):
-        said += ". Does it call itself without end, or too deep?"
-    mine = [
-        f for f in frames if f.filename != check_file and not _is_library(f.filename)
-    ]
-    for number, frame in enumerate(mine):
-        if frame.line and number in (0, len(mine) - 1):
-            said += f"\nin `{frame.name}`, line {frame.lineno}: {frame.line.strip()}"
-    return said
-
-
-def _is_library(filename):
-    path = Path(filename)
-    return (
-        "site-packages" in path.parts
-        or path.is_relative_to(ROOT / "utils")
-        or path.is_relative_to(sys.base_prefix)
-        or filename.startswith(("<frozen", "<__array_function__"))
-    )
-
-
-def _html(kind, text, code="", note=""):
-    mark, colour = LOOKS[kind]
-    head, _, rest = text.partition("\n")
-    return (
-        f'<div role="status" style="border-left:4px solid {colour};'
-        f'padding:.2em .8em;margin:.2em 0"><b style="color:{colour}">{mark} {kind}</b> '
-        f"{html.escape(head)}"
-        + "".join(
-            f'<pre style="margin:.3em 0;white-space:pre-wrap">{html.escape(block)}</pre>'
-            for block in (rest, code)
-            if block
-        )
-        + (f"<div><i>{html.escape(note)}</i></div>" if note else "")
-        + "</div>"
-    )
-
-
-def _show(kind, text, code="", note=""):
-    head = f"{LOOKS[kind][0]} {kind}: {text}"
-    plain = "\n".join(part for part in (head, code, note) if part)
-    progress.tell(plain, _html(kind, text, code, note))
-
-
-def _show_buttons(exercise):
-    "Hint and solution as buttons, where a notebook and ipywidgets are there."
-    try:
-        from IPython import get_ipython
-
-        if not hasattr(get_ipython(), "kernel"):
-            return
-        import ipywidgets as widgets
-
-        from utils.plots import display_widget
-    except ImportError:
-        return
-    hint = widgets.Button(description="Hint", tooltip="The next hint of the ladder")
-    answer = widgets.Button(description="Solution", tooltip="Show an answer")
-    told = widgets.HTML()
-
-    def next_hint(_):
-        told.value += _html("hint", exercise._next_hint())
-        hint.disabled = exercise.hinted == len(exercise.hints)
-
-    def show_answer(_):
-        progress.record(exercise.chapter.name, exercise.name, "solution")
-        source = exercise.chapter.source(exercise.name)
-        told.value += _html("solution", exercise.name, source)
-        answer.disabled = True
-
-    hint.on_click(next_hint)
-    answer.on_click(show_answer)
-    hint.disabled = exercise.hinted == len(exercise.hints)
-    calls = f"ex.{exercise.name}.hint()  ex.{exercise.name}.solution()"
-    display_widget(widgets.VBox([widgets.HBox([hint, answer]), told]), calls)

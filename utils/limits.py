@@ -55,7 +55,7 @@ class time_limit:
             self.watcher.join()
             if self.rung:  # the last one may be still to come: let it come here
                 with contextlib.suppress(TimeLimit):
-                    _raise_in(self.thread)
+                    raise_in(self.thread, TimeLimit)
                     while True:
                         pass
         del self.block
@@ -76,7 +76,7 @@ class time_limit:
         while not self.over.wait(wait):
             if self._inside(sys._current_frames().get(self.thread)) is not None:
                 self.rung += 1
-                _raise_in(self.thread)
+                raise_in(self.thread, TimeLimit)
             wait = self.again
 
     def _inside(self, frame):
@@ -99,8 +99,9 @@ def _raise_in_line(_, event, __):
         raise TimeLimit
 
 
-def _raise_in(thread):
+def raise_in(thread, error):
+    "Let the thread with this number raise `error` at its next Python instruction."
     # never NULL in its place, to take one back: Python 3.11 then looks for a pending
     # exception at every turn from there on, and hangs as soon as it is traced
-    error = ctypes.py_object(TimeLimit)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+    number, error = ctypes.c_ulong(thread), ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(number, error)

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils import gpu
+from utils.files import write_whole
 from utils.train import pick_device  # built in chapter 05
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -507,9 +508,7 @@ def main(arguments=None):
         return 0
     path = FOLDER / f"{options.name or _name(data)}.json"
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(_text(data), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, _text(data))
     print(f"{describe(data)}\nwritten: {path.relative_to(ROOT)}")
     return 0
 

@@ -9,25 +9,16 @@ A send waits until its receiver asks for it, as a large message does on a real n
 a rank goes on until it must wait; when all wait, messages move, as late as they can.
 """
 
-import contextlib
-import ctypes
 import math
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
+from utils.turns import Deadlock, Player, Stop, Table
+
 MOST = 256  # ranks
 MOST_MESSAGES = 100_000
-
-
-class Deadlock(RuntimeError):
-    "No rank can go on; `waits` says who waits for what, {rank: sentence}."
-
-    def __init__(self, waits):
-        said = "; ".join(f"rank {rank} {what}" for rank, what in waits.items())
-        super().__init__(f"deadlock: {said}")
-        self.waits = waits
 
 
 class NetworkError(ValueError):
@@ -42,10 +33,6 @@ class Message(NamedTuple):
     source: int
     to: int
     bytes: int
-
-
-class _Stop(BaseException):
-    "Ends a rank whose network has stopped."
 
 
 class Comm:
@@ -119,29 +106,17 @@ class _Recv:
         return f"waits to receive from rank {self.peer}"
 
 
-class _Rank(threading.Thread):
-    "The thread of one rank: it runs when `go` is released, and says so on `back`."
+class _Rank(Player):
+    "The thread of one rank, with its clock and the call that it has open."
 
     def __init__(self, network, number, fn, value):
-        super().__init__(name=f"rank {number}", daemon=True)
-        self.network, self.fn, self.value = network, fn, value
+        super().__init__(network.table, f"rank {number}")
+        self.fn, self.value = fn, value
         self.comm, self.clock = Comm(network, number), 0.0
-        self.go, self.send, self.recv = threading.Semaphore(0), None, None
-        self.result = self.error = None
-        self.over = False
+        self.send = self.recv = None
 
-    def run(self):
-        try:
-            self.go.acquire()
-            if not self.network.stopped:
-                self.result = self.fn(self.value, self.comm)
-        except _Stop:
-            pass
-        except BaseException as error:  # told in the thread that called run
-            self.error = error
-        finally:
-            self.over = True
-            self.network.back.release()
+    def work(self):
+        return self.fn(self.value, self.comm)
 
     def waits(self):
         "The halves of its call that are still open."
@@ -170,9 +145,8 @@ class Network:
         self._reset()
 
     def _reset(self):
-        self.log, self.stopped = [], False
+        self.log, self.time, self.table = [], 0.0, Table()
         self.sent, self.received = [0] * self.n, [0] * self.n
-        self.time, self.back = 0.0, threading.Semaphore(0)
 
     @property
     def steps(self):
@@ -205,7 +179,7 @@ class Network:
                 rank.start()
             self._work(ranks)
         finally:
-            self._stop(ranks)
+            self.table.stop(ranks)
         self.time = max(rank.clock for rank in ranks)
         return [rank.result for rank in ranks]
 
@@ -213,11 +187,7 @@ class Network:
         ready = ranks
         while ready:
             for rank in ready:
-                rank.go.release()
-                while not self.back.acquire(timeout=0.1):  # a signal may raise here
-                    pass
-                if rank.error is not None:
-                    raise rank.error
+                rank.turn()
             for rank in ranks:
                 if half := rank.send if rank.waits() else None:
                     self._move(rank, half, ranks[half.peer])
@@ -231,7 +201,8 @@ class Network:
             if not rank.over
         }
         if stuck:
-            raise Deadlock(stuck)
+            said = "; ".join(f"rank {rank} {what}" for rank, what in stuck.items())
+            raise Deadlock(f"deadlock: {said}", stuck)
 
     def _move(self, rank, send, other):
         "Let `send` arrive if the other rank waits for it."
@@ -261,30 +232,12 @@ class Network:
     def _post(self, comm, send, recv):
         "Called in a rank's thread: leave a call open and wait until it has happened."
         me = threading.current_thread()
-        if self.stopped:
-            raise _Stop
+        if self.table.stopped:
+            raise Stop
         if getattr(me, "comm", None) is not comm:
             raise NetworkError(f"{comm!r} is used by somebody else: use your own comm")
         me.send, me.recv = send, recv
-        self.back.release()
-        me.go.acquire()
-        if self.stopped:
-            raise _Stop
-
-    def _stop(self, ranks):
-        "End every thread that is still there; one that computes is interrupted."
-        self.stopped = True
-        for _ in range(100):
-            alive = [rank for rank in ranks if rank.is_alive()]
-            if not alive:
-                return
-            for rank in alive:
-                rank.go.release()
-                rank.join(0.001)
-                if rank.is_alive() and not rank.over:
-                    _raise_in(rank)
-            for rank in alive:
-                rank.join(0.02 / len(alive))
+        me.pause()
 
 
 def _why(half, ranks):
@@ -300,9 +253,3 @@ def _own(value):
     if isinstance(value, (list, tuple)):
         return type(value)(_own(item) for item in value)
     return value
-
-
-def _raise_in(thread):
-    with contextlib.suppress(ValueError):
-        ident = ctypes.c_ulong(thread.ident)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(_Stop))

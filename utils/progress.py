@@ -11,6 +11,8 @@ import re
 import time
 from pathlib import Path
 
+from utils.files import write_whole
+
 ROOT = Path(__file__).resolve().parents[1]
 EMPTY = {"version": 1, "exercises": {}}
 
@@ -73,21 +75,9 @@ def record(chapter, exercise, event):
             entry[event] = entry.get(event, 0) + 1
             if event == "right":
                 entry.setdefault("solved", time.strftime("%Y-%m-%d"))
-            _write(data)
+            write_whole(path(), json.dumps(data, indent=1, sort_keys=True))
     except Exception as error:  # a full disk must not stop a chapter
         print(f"(Progress could not be saved: {error}. The chapter goes on.)")
-
-
-def _write(data):
-    temporary = path().with_name(f"{path().name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path())
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def chapters():
@@ -109,6 +99,18 @@ def _chapter(file):
     title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
     exercises = [i for i in ids if f"{i}-check" in ids]
     return {"name": file.stem, "title": title, "exercises": exercises}
+
+
+def sources(chapter):
+    "A chapter's cells in order: [('markdown' or 'code', source)]."
+    file = ROOT / "solutions" / f"{chapter}.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+
+
+def texts(chapter):
+    "The sources of a chapter's text cells, in order."
+    return [source for kind, source in sources(chapter) if kind == "markdown"]
 
 
 def solved():

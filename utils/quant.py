@@ -9,7 +9,6 @@ weights are symmetric, -top .. top with zero 0; those of activations run from 0 
 import copy
 import json
 import math
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils import data, train  # chapter 05 built the loop
+from utils.files import write_whole
 
 # ---- one number ----
 
@@ -302,10 +302,7 @@ def save_packed(path, tensors):
     body = b"".join(part.numpy().tobytes() for part in parts)
     blob = MAGIC + struct.pack("<I", len(head)) + head + body
     blob += struct.pack("<I", zlib.crc32(blob))
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(blob)
-    os.replace(part, path)
+    write_whole(path, blob)
     return len(blob)
 
 

@@ -8,7 +8,6 @@ answers (Deadlock), or ranks that make different calls (Mismatch). A result is w
 `wait()` and no sooner, so that a forgotten wait shows.
 """
 
-import ctypes
 import random
 import threading
 from contextlib import contextmanager
@@ -18,11 +17,9 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
+from utils.turns import Deadlock, Player, Stop, Table
+
 MOST = 64  # ranks
-
-
-class Deadlock(RuntimeError):
-    "No rank can go on."
 
 
 class Mismatch(RuntimeError):
@@ -38,10 +35,6 @@ class Call(NamedTuple):
     bytes: int
     asynchronous: bool
     in_backward: bool
-
-
-class _Stop(BaseException):
-    "Ends a rank whose rehearsal is over."
 
 
 def rehearse(fn, n=4, seed=0, calls=None):
@@ -66,12 +59,12 @@ def rehearse(fn, n=4, seed=0, calls=None):
 _one_rehearsal = threading.Lock()
 
 
-class _Stage:
+class _Stage(Table):
     "The ranks, and what each of their calls has brought so far."
 
     def __init__(self, fn, n, seed, calls):
-        self.n, self.calls, self.stopped = n, calls, False
-        self.back, self.meetings = threading.Semaphore(0), []
+        super().__init__()
+        self.n, self.calls, self.meetings = n, calls, []
         self.ranks = [_Rank(self, fn, rank, seed) for rank in range(n)]
 
     def play(self):
@@ -83,23 +76,20 @@ class _Stage:
                 for rank in ready:
                     self._turn(rank)
             if stuck := [r for r in self.ranks if not r.over]:
-                raise Deadlock(self._why(stuck))
+                waits = {r.rank: f"waits in {r.waits_for.said()}" for r in stuck}
+                raise Deadlock(self._why(waits), waits)
         finally:
-            self._stop()
+            self.stop(self.ranks)
             _set_random_state(mine)
         return [rank.result for rank in self.ranks]
 
     def _turn(self, rank):
         _set_random_state(rank.random)
-        rank.go.release()
-        while not self.back.acquire(timeout=0.1):  # a signal may raise here
-            pass
+        rank.turn()
         rank.random = _random_state()
-        if rank.error is not None:
-            raise rank.error
 
-    def _why(self, stuck):
-        said = [f"rank {r.rank} waits in {r.waits_for.said()}" for r in stuck]
+    def _why(self, waits):
+        said = [f"rank {rank} {what}" for rank, what in waits.items()]
         said += [
             f"rank {r.rank} has returned after {r.count} call{'s' * (r.count != 1)}"
             for r in self.ranks
@@ -107,45 +97,23 @@ class _Stage:
         ]
         return "no rank can go on: " + ", ".join(said)
 
-    def _stop(self):
-        "End every thread that is still there; one that computes is interrupted."
-        self.stopped = True
-        for _ in range(100):
-            alive = [rank for rank in self.ranks if rank.is_alive()]
-            for rank in alive:
-                rank.go.release()
-                rank.join(0.001)
-                if rank.is_alive() and not rank.over:
-                    _raise_in(rank)
-            if not alive:
-                return
-            alive[0].join(0.01)
 
+class _Rank(Player):
+    "The thread of one rank, with its random numbers and the meeting that it waits for."
 
-class _Rank(threading.Thread):
     def __init__(self, stage, fn, rank, seed):
-        super().__init__(name=f"rank {rank}", daemon=True)
+        super().__init__(stage, f"rank {rank}")
         self.stage, self.fn, self.rank, self.seed = stage, fn, rank, seed + rank
-        self.result = self.error = self.waits_for = self.random = None
-        self.go, self.count, self.over = threading.Semaphore(0), 0, False
+        self.waits_for = self.random = None
+        self.count = 0
 
     def begin(self):
         _seed(self.seed)
         self.random = _random_state()
         self.start()
 
-    def run(self):
-        try:
-            self.go.acquire()
-            if not self.stage.stopped:
-                self.result = self.fn(self.rank, self.stage.n)
-        except _Stop:
-            pass
-        except BaseException as error:  # told in the thread that called rehearse
-            self.error = error
-        finally:
-            self.over = True
-            self.stage.back.release()
+    def work(self):
+        return self.fn(self.rank, self.stage.n)
 
     def can_go_on(self):
         return not self.over and (self.waits_for is None or self.waits_for.complete())
@@ -154,7 +122,7 @@ class _Rank(threading.Thread):
         "Join the next meeting; come back when it is over, or with a Work to wait for."
         stage, number = self.stage, self.count
         if stage.stopped:
-            raise _Stop
+            raise Stop
         if len(stage.meetings) == number:
             stage.meetings.append(_Meeting(stage.n, number))
         numbers = 0 if tensor is None else tensor.numel()
@@ -167,13 +135,10 @@ class _Rank(threading.Thread):
         work = Work(self, meeting, put)
         return work if asynchronous else work.wait() and None
 
-    def pause(self, meeting):
+    def wait_for(self, meeting):
         "Let others have their turn until all have come to this meeting."
         self.waits_for = meeting
-        self.stage.back.release()
-        self.go.acquire()
-        if self.stage.stopped:
-            raise _Stop
+        self.pause()
         self.waits_for = None
 
 
@@ -186,7 +151,7 @@ class Work:
     def wait(self, timeout=None):
         if not self.done:
             if not self.meeting.complete():
-                self.rank.pause(self.meeting)
+                self.rank.wait_for(self.meeting)
             with torch.no_grad():
                 self.put(self.meeting)
             self.done = True
@@ -377,7 +342,7 @@ def _reduction(op):
     raise RuntimeError(f"a rehearsal reduces by {', '.join(reductions)}, not by {op}")
 
 
-# ---- random numbers of each rank, and threads that must end ----
+# ---- random numbers of each rank ----
 
 
 def _random_state():
@@ -394,8 +359,3 @@ def _seed(seed):
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
-
-
-def _raise_in(thread):
-    error = ctypes.py_object(_Stop)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), error)

@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from utils.files import write_whole
+
 # Which versions of the course each file in work/ was given; "coming" is the one whose
 # copying has begun, "offered" the one that lies beside the reader's own:
 # {"NAME.ipynb": {"given": [fingerprint, ...], "coming": ..., "offered": ...}}
@@ -29,17 +31,6 @@ def fingerprint(path):
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return hashlib.sha256(json.dumps(written).encode()).hexdigest()
-
-
-def write(path, data):
-    """Put bytes in a file at one stroke: all of them or none."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        if part.exists():
-            part.unlink()
 
 
 def well_formed(book):
@@ -73,7 +64,9 @@ def read_book(work):
 
 def write_book(work, book):
     """Store the bookkeeping."""
-    write(work / BOOK, (json.dumps(book, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(
+        work / BOOK, (json.dumps(book, indent=1, sort_keys=True) + "\n").encode()
+    )
 
 
 def entry_of(book, name):
@@ -95,7 +88,7 @@ def give(chapter, path, version, book):
     """Copy a chapter to work/; a crash in between leaves a file that counts as ours."""
     entry_of(book, path.name)["coming"] = version
     write_book(path.parent, book)
-    write(path, chapter.read_bytes())
+    write_whole(path, chapter.read_bytes())
     note_given(path.parent, book, path.name, version)
 
 
