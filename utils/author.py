@@ -210,11 +210,12 @@ def write_derived(names=()):
 
 def made_pages():
     "{path of a page that is made from the chapters: the text it must have}."
-    readme = ROOT / "README.md"
+    readme, teaching = ROOT / "README.md", ROOT / "TEACHING.md"
     text = readme.read_text(encoding="utf-8")
     return {
         readme: pages.readme_with_map(text, repository()),
         ROOT / "GLOSSARY.md": pages.glossary(),
+        teaching: pages.teaching_with_minutes(teaching.read_text(encoding="utf-8")),
     }
 
 

@@ -206,10 +206,12 @@ def moons_border(score, X_ND, labels_N):
     right_share = np.mean((score(X_ND) > 0) == labels_N)
     ax.grid(False)
     ax.set(xlabel="first coordinate", ylabel="second coordinate")
-    plots.title(ax, f"{right_share:.0%} of the {len(X_ND)} points on their own side")
+    plots.title(
+        ax, f"{100 * right_share:.0f} % of the {len(X_ND)} points on their own side"
+    )
     return fig, (
         f"Two interleaved half moons and the curve where the network's score is zero: "
-        f"{right_share:.0%} of the {len(X_ND)} points lie on their own side."
+        f"{100 * right_share:.0f} % of the {len(X_ND)} points lie on their own side."
     )
 
 
@@ -228,7 +230,7 @@ def training(losses, accuracies):
     plots.title(right, f"{100 * accuracies[-1]:.1f} % of unseen digits read right")
     return fig, (
         f"Over {len(losses)} epochs the training loss falls from {losses[0]:.2g} to "
-        f"{losses[-1]:.2g} and the test accuracy ends at {accuracies[-1]:.1%}."
+        f"{losses[-1]:.2g} and the test accuracy ends at {100 * accuracies[-1]:.1f} %."
     )
 
 

@@ -254,12 +254,13 @@ def fitted(sizes, seconds, held_out, alpha, beta):
     ax.text(sizes[0], high * 0.55, "never seen by the fit", color=plots.ORANGE)
     worst = np.abs((alpha + beta * sizes[unseen]) / seconds[unseen] - 1)
     plots.title(
-        ax, f"Two numbers predict sizes they never saw within {np.median(worst):.0%}"
+        ax,
+        f"Two numbers predict sizes they never saw within {100 * np.median(worst):.0f} %",
     )
     return fig, (
         f"Time of one exchange between two ranks against its bytes, both logarithmic: flat "
         f"at alpha = {_seconds(alpha)} for small messages, then rising by "
-        f"{1e-9 / beta:.2f} GB/s; the held-out sizes lie {np.median(worst):.0%} from the "
+        f"{1e-9 / beta:.2f} GB/s; the held-out sizes lie {100 * np.median(worst):.0f} % from the "
         "line at the median."
     )
 

@@ -47,11 +47,11 @@ def first_look(X_N2, y_N):
         _regions(ax, score, X_N2)
         _points(ax, X_N2, y_N)
         shares.append(np.mean((score(X_N2) > 0.5) == y_N))
-        plots.title(ax, f"{name}: {shares[-1]:.0%} right")
+        plots.title(ax, f"{name}: {100 * shares[-1]:.0f} % right")
     return fig, (
         f"Two interleaved half moons of points: the line of least squares gets "
-        f"{shares[0]:.0%} right, the same kind of line on top of twenty random bends "
-        f"gets {shares[1]:.0%} right."
+        f"{100 * shares[0]:.0f} % right, the same kind of line on top of twenty random bends "
+        f"gets {100 * shares[1]:.0f} % right."
     )
 
 
@@ -193,11 +193,11 @@ def moons_lab(random_net, mlp_forward, bends, noise=0.2):
         side.minorticks_off()
         side.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
         side.set_ylabel("share of new points right")
-        plots.title(left, f"{width} x {bend}: {seen:.1%} of the 200 seen")
-        plots.title(side, f"Seed {seed}: {new:.1%} of 1,000 new ones")
+        plots.title(left, f"{width} x {bend}: {100 * seen:.1f} % of the 200 seen")
+        plots.title(side, f"Seed {seed}: {100 * new:.1f} % of 1,000 new ones")
         return fig, (
             f"A random layer of {width} units with bend {bend} (seed {seed}) and the best "
-            f"line on top: {seen:.1%} of the points it was fitted to, {new:.1%} of new ones."
+            f"line on top: {100 * seen:.1f} % of the points it was fitted to, {100 * new:.1f} % of new ones."
         )
 
     return draw

@@ -344,7 +344,7 @@ def shifts(image_D, moved_9D, plain_9, augmented_9):
         grid = np.reshape(share, (3, 3))
         ax.imshow(grid, cmap="Blues", vmin=0, vmax=1.7)
         for (r, c), value in np.ndenumerate(grid):
-            ax.text(c, r, f"{value:.0%}", ha="center", va="center")
+            ax.text(c, r, f"{100 * value:.0f} %", ha="center", va="center")
         ax.set_xticks(range(3), ["left", "stay", "right"])
         ax.set_yticks(range(3), ["up", "stay", "down"])
         ax.grid(False)
@@ -352,7 +352,7 @@ def shifts(image_D, moved_9D, plain_9, augmented_9):
     rest = [k for k in range(9) if k != 4]
     return fig, (
         "Validation accuracy on digits moved by one pixel: trained as they are "
-        f"{plain_9[4]:.0%} in place and {np.mean(np.array(plain_9)[rest]):.0%} moved, "
-        f"trained on shifts {augmented_9[4]:.0%} and "
-        f"{np.mean(np.array(augmented_9)[rest]):.0%}."
+        f"{100 * plain_9[4]:.0f} % in place and {100 * np.mean(np.array(plain_9)[rest]):.0f} % moved, "
+        f"trained on shifts {100 * augmented_9[4]:.0f} % and "
+        f"{100 * np.mean(np.array(augmented_9)[rest]):.0f} %."
     )
