@@ -614,6 +614,10 @@ def open_course(root, python, extra, here=False):
     code = run([python, "-m", "utils.work"], root, here)
     if code:
         return code
+    if here and os.environ.get("JUPYTERHUB_USER"):
+        # inside a hub JupyterLab runs already; a second one could not be reached
+        say("work/ is ready: open it in the file browser on the left.")
+        return 0
     if not here:
         silence_news(root)
     return run(lab_command(root, python, extra), root, here)

@@ -710,12 +710,22 @@ def test_here_uses_this_python_and_makes_nothing(course, monkeypatch, argv):
 
 def test_here_opens_jupyterlab(course, monkeypatch):
     ran = []
+    monkeypatch.delenv("JUPYTERHUB_USER", raising=False)
     monkeypatch.setattr(start, "run", lambda *call: ran.append(call[0]) or 0)
     assert start.main(["--here", "--port", "1"], course) == 0
     assert ran[0] == [sys.executable, "-m", "utils.work"]
     assert ran[1][:3] == [sys.executable, "-m", "jupyterlab"]
     assert ran[1][-2:] == ["--port", "1"] and "--here" not in ran[1]
     assert not (course / ".venv").exists()
+
+
+def test_inside_a_hub_no_second_jupyterlab_is_started(course, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(start, "run", lambda *call: ran.append(call[0]) or 0)
+    monkeypatch.setenv("JUPYTERHUB_USER", "ada")
+    assert start.main(["--here"], course) == 0
+    assert ran == [[sys.executable, "-m", "utils.work"]]
+    assert "work/ is ready" in capsys.readouterr().out
 
 
 def test_here_without_jupyterlab(course, monkeypatch, capsys):

@@ -9,6 +9,7 @@
   pack NAMES        read it back; outputs of cells that did not change are kept
   new NN_slug       a new chapter to begin from
   address URL       the public repository: writes badges and the first cells
+  nbgrader NN FOLDER [EXERCISE=POINTS ...]   a chapter as an assignment of nbgrader
 
 Names are a chapter's (01_descent) or its beginning (01).
 """
@@ -283,12 +284,23 @@ def new(name):
     _write(path, notebooks.written(pages.with_address(notebook, repository(), name)))
 
 
+def nbgrader(chapter, folder, *points):
+    "Write a chapter into a folder as an assignment of nbgrader."
+    from utils import grading
+
+    for path in named([chapter]):
+        try:
+            print(f"wrote {grading.write(path, folder, points)}")
+        except grading.GradingError as error:
+            sys.exit(f"{path.name}: {error}")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="start.py author", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = "build run derive check test text pack new address".split()
+    commands = "build run derive check test text pack new address nbgrader".split()
     parser.add_argument("command", nargs="?", default="build", choices=commands)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true", help="run: changed or not")
@@ -297,6 +309,10 @@ def main(argv=None):
         parser.error(f"unknown: {' '.join(extra)}")
     if args.command in ("new", "address") and len(args.names) != 1:
         parser.error(f"{args.command} needs one name")
+    if args.command == "nbgrader":
+        if len(args.names) < 2:
+            parser.error("nbgrader needs a chapter and a folder")
+        args.names[1] = os.path.abspath(args.names[1])
     os.chdir(ROOT)
     match args.command:
         case "build":
@@ -320,6 +336,8 @@ def main(argv=None):
             new(*args.names)
         case "address":
             set_address(*args.names)
+        case "nbgrader":
+            nbgrader(*args.names)
     return 0
 
 

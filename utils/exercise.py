@@ -75,6 +75,13 @@ def _agree(a, b, atol, rtol):
     )
 
 
+class NotRight(AssertionError):
+    "What `require` raises: one line in a notebook, where a traceback tells nothing."
+
+    def _render_traceback_(self):
+        return [f"AssertionError: {self}"]
+
+
 class Chapter:
     "The exercises of one chapter; `@chapter.exercise(hint, ...)` over a test makes one."
 
@@ -145,6 +152,7 @@ class Exercise:
         self.name, self.seconds = test.__name__, seconds
         self.mutates, self.fresh = mutates, fresh
         self.hinted = 0
+        self.verdict = "not checked"  # the last check's
         self.handed_out = []  # references given to a notebook: not the reader's answers
 
     def __repr__(self):
@@ -154,6 +162,7 @@ class Exercise:
         "Judge `answer`; return it when it is right and the reference otherwise."
         scope = sys._getframe(1).f_globals
         verdict, report = self.judge(answer)
+        self.verdict = verdict
         if verdict != "not yet":
             progress.record(self.chapter.name, self.name, verdict)
         if verdict == "right":
@@ -165,6 +174,11 @@ class Exercise:
         with contextlib.suppress(Exception):  # the same calls work without buttons
             telling.show_buttons(self)
         return self._hand_out(scope)
+
+    def require(self):
+        "Raise NotRight unless the last check found a right answer: nbgrader's test."
+        if self.verdict != "right":
+            raise NotRight(f"{self.name}: {self.verdict}")
 
     def judge(self, answer):
         "The verdict ('right', 'not yet' or 'wrong') and the report; never raises."
@@ -178,7 +192,10 @@ class Exercise:
                 self._try(answer)
             verdict, report = "right", f"{self.name}"
         except NotImplementedError as error:
-            verdict, report = "not yet", telling.text_of(error) or self._unwritten(error)
+            verdict, report = (
+                "not yet",
+                telling.text_of(error) or self._unwritten(error),
+            )
         except Miss as miss:
             verdict, report = "wrong", telling.of_miss(miss)
         except TimeLimit:
