@@ -1,10 +1,14 @@
-"""This course's code against the usual libraries, as ratios: python3 start.py bench [NAMES]
+"""This course's code against the usual libraries, as ratios: start.py bench [NAMES]
 
 Ours and theirs run in turns in one process on one thread and are timed in CPU seconds,
 so that a busy machine slows both alike. Printed: the median ratio of the pairs, their
 spread, the bar that the course set itself, and whether it was met.
 
   NAMES      only benchmarks whose name contains one of these words
+  --peer DIR the course's engines against the code in another checkout as well: one in
+             micrograd's style (a scalar Value) or needle's (CMU 10-414, hw1 to hw4).
+             May be given again; `--peer DIR peer` runs only the peers' rows. A peer is
+             imported: give only code that you would run. It never counts as missed
   --list     names and bars
   --strict   exit with 1 when a bar is missed (otherwise a miss is only printed)
   --json     one JSON object instead of the table
@@ -26,7 +30,7 @@ import platform  # noqa: E402
 import statistics  # noqa: E402
 import time  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
-from importlib import import_module  # noqa: E402
+from importlib import import_module, metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 REGISTRY = {}
@@ -51,6 +55,7 @@ class Benchmark:
     name: str
     bar: str
     function: object
+    peer: bool = False  # somebody else's code: whatever it does, no bar is missed
 
     def met(self, ratio):
         "Does the median meet the bar? None without a bar."
@@ -114,10 +119,14 @@ def machine():
             line.split(":", 1)[1].strip() for line in lines if "model name" in line
         ]
         model = next(iter(named), model)
-    return (
-        f"{model}, {os.cpu_count()} cores, {platform.system()}, "
-        f"Python {platform.python_version()}"
-    )
+    versions = [f"Python {platform.python_version()}"]
+    for package in ("numpy", "torch"):
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"no {package}")
+    cores = f"{os.cpu_count()} cores"
+    return ", ".join([model, cores, platform.system(), *versions])
 
 
 def measure(chosen, tell=lambda text: None):
@@ -136,7 +145,8 @@ def measure(chosen, tell=lambda text: None):
         except ImportError as error:
             row |= {"met": None, "error": f"not run: {error}"}
         except Exception as error:
-            row |= {"met": False, "error": f"failed: {type(error).__name__}: {error}"}
+            what = f"failed: {type(error).__name__}: {error}"
+            row |= {"met": None if bench.peer else False, "error": what}
         rows.append(row)
     return rows
 
@@ -164,38 +174,59 @@ def table(rows):
     return "\n".join([*(line.rstrip() for line in text), "", *notes])
 
 
+def _chosen(known, names):
+    "The benchmarks that the words on the command line name; without words, all."
+
+    def named(bench, word):
+        return word in bench.name or (word == "peer" and bench.peer)
+
+    for word in names:
+        if not any(named(bench, word) for bench in known.values()):
+            hint = " (`peer` goes with --peer DIR)" if word == "peer" else ""
+            raise ValueError(
+                f"no benchmark contains {word!r}{hint}; known: {', '.join(known)}"
+            )
+    every = known.values()
+    return [b for b in every if not names or any(named(b, word) for word in names)]
+
+
 def main(arguments=None):
+    began = time.perf_counter()
     parser = argparse.ArgumentParser(
         "bench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--peer", action="append", default=[], metavar="DIR")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(arguments)
-    known = discover()
-    unknown = [n for n in options.names if not any(n in name for name in known)]
-    if unknown:
-        parser.error(f"no benchmark contains {unknown[0]!r}; known: {', '.join(known)}")
-    chosen = [
-        bench
-        for name, bench in known.items()
-        if not options.names or any(n in name for n in options.names)
-    ]
+    options = parser.parse_intermixed_args(arguments)
+    known = dict(discover())
+    for folder in options.peer:
+        from utils.benchmarks import peers
+
+        for bench in peers.benchmarks(folder, taken=known):
+            known[bench.name] = bench
+    try:
+        chosen = _chosen(known, options.names)
+    except ValueError as error:
+        parser.error(str(error))
     if options.list:
         print("\n".join(f"{b.name}  {b.bar}".rstrip() for b in chosen))
         return 0
     rows = measure(chosen, tell=lambda text: print(text, file=sys.stderr, flush=True))
     about = {"machine": machine(), "date": f"{datetime.date.today():%Y-%m-%d}"}
+    seconds = time.perf_counter() - began
     if options.json:
+        about["seconds"] = round(seconds, 1)
         print(json.dumps({**about, "rows": rows}, indent=1))
     else:
-        print(
-            f"{about['machine']}, {about['date']}, one thread; CPU seconds unless a row says otherwise\n"
-        )
-        print(table(rows))
+        print(f"{about['machine']}, {about['date']}")
+        print("One thread; CPU seconds unless a row says otherwise.\n")
+        print(table(rows).rstrip())
+        print(f"\n{len(rows)} benchmark{'s' * (len(rows) != 1)} in {seconds:.0f} s.")
     return int(options.strict and any(row["met"] is False for row in rows))
 
 

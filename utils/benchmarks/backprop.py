@@ -7,6 +7,7 @@ get the same expressions from the same code (`moons_loss`) and must give the sam
 
 import gc
 import math
+from functools import cache
 from itertools import pairwise
 from operator import mul
 
@@ -190,14 +191,25 @@ class Moons:
         return [self.step() for _ in range(steps)]
 
 
-def _scalar(neuron, name, paused=False, ours_steps=20, theirs_steps=2, pairs=5):
-    "How many times faster a step of the tape engine is than one of the closures."
-    ours, theirs = Moons(TapeValue, neuron), Moons(ClosureValue)
-    first_ours, first_theirs = ours.run(ours_steps), theirs.run(theirs_steps)
-    for (mine, _), (other, _) in zip(first_ours, first_theirs):
-        assert abs(mine - other) < 1e-9, "the two engines must give the same losses"
+@cache
+def solved_at():
+    "-> the first step before which all 100 points are right, on the tape engine."
     solved = Moons(TapeValue, fused_neuron).run(100)
     assert solved[-1][1] == 100, "100 of 100 points right within 100 steps"
+    return next(i for i, (_, right) in enumerate(solved) if right == 100)
+
+
+def race(neuron, name, theirs, what, gap=1e-9, paused=False, ours_steps=20, pairs=5):
+    """How many times faster a step of the tape engine is than a step of another engine.
+
+    theirs(n) makes n steps of the other engine, as `Moons.run` does; what: its name;
+    gap: how far apart the losses may be.
+    """
+    ours = Moons(TapeValue, neuron)
+    for (mine, _), (other, _) in zip(ours.run(ours_steps), theirs(2)):
+        same = abs(mine - other) < gap
+        assert same, f"both must give the same losses, not {mine:.9g} and {other:.9g}"
+    note = f"100 of 100 points right at step {solved_at()}"
 
     def run_ours():
         if paused:
@@ -207,12 +219,15 @@ def _scalar(neuron, name, paused=False, ours_steps=20, theirs_steps=2, pairs=5):
         finally:
             gc.enable()
 
-    # the work of a step does not depend on the step: few of the slow ones suffice
-    samples = in_turns(run_ours, lambda: theirs.run(theirs_steps), pairs, invert=True)
-    samples = [sample * ours_steps / theirs_steps for sample in samples]
-    what = f"moons 2-16-16-1, 100 points: closures-and-sets step / {name} step"
-    at = next(i for i, (_, right) in enumerate(solved) if right == 100)
-    return Ratio(samples, what, f"100 of 100 points right at step {at}")
+    # the work of a step does not depend on the step: one of the slow ones suffices
+    samples = in_turns(run_ours, lambda: theirs(1), pairs, invert=True)
+    samples = [sample * ours_steps for sample in samples]
+    what = f"moons 2-16-16-1, 100 points: {what} step / {name} step"
+    return Ratio(samples, what, note)
+
+
+def _scalar(neuron, name, **counts):
+    return race(neuron, name, Moons(ClosureValue).run, "closures-and-sets", **counts)
 
 
 @benchmark("scalar engine", bar=">= 25")
@@ -232,57 +247,82 @@ def scalar_engine_paused():
     return _scalar(plain_neuron, name, paused=True, ours_steps=8, pairs=3)
 
 
-def _digits(ours_step, what, epochs=25, lr=0.1, batch=32):
-    """Ratio of ours to PyTorch eager on the digits MLP 64-128-10: same weights, batches,
-    rate and number of steps; both must reach 97 % on the test images."""
-    import torch
-    from torch import nn
+class Digits:
+    """The digits MLP 64-128-10 for any engine: the same weights, batches and rate.
 
-    from utils.data import digits
-    from utils.nn import MLP, accuracy
+    An engine takes part as (train, logits): train(part) makes the steps of some of the
+    batches, logits() is its output on the test images.
+    """
 
-    torch.set_num_threads(1)
-    X, y, X_test, y_test = digits()
-    X, X_test = X.astype(np.float32), X_test.astype(np.float32)
-    model = MLP([64, 128, 10], np.random.default_rng(0))
-    net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    with torch.no_grad():
-        for theirs, p in zip(net.parameters(), model.parameters()):
-            theirs.copy_(torch.tensor(p.data.T))
-    sgd = torch.optim.SGD(net.parameters(), lr=lr)
-    rng, batches = np.random.default_rng(1), []
-    for _ in range(epochs):
-        order = rng.permutation(len(X))
-        batches += [order[i : i + batch] for i in range(0, len(X), batch)]
-    pairs = [(X[rows], y[rows]) for rows in batches]
-    tensors = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in pairs]
+    def __init__(self, epochs=25, lr=0.1, batch=32):
+        from utils.data import digits
 
-    def theirs(part):
-        for X_ND, y_N in tensors[part]:
-            sgd.zero_grad()
-            nn.functional.cross_entropy(net(X_ND), y_N).backward()
-            sgd.step()
+        X, y, X_test, self.y_test = digits()
+        X, self.X_test = X.astype(np.float32), X_test.astype(np.float32)
+        self.lr, rng, rows = lr, np.random.default_rng(1), []
+        for _ in range(epochs):
+            order = rng.permutation(len(X))
+            rows += [order[i : i + batch] for i in range(0, len(X), batch)]
+        self.batches = [(X[some], y[some]) for some in rows]
+        self.weights = [p.data.astype(np.float32) for p in self.model().parameters()]
 
-    def ours(part):
-        for X_ND, y_N in pairs[part]:
-            ours_step(model, X_ND, y_N, lr)
+    def model(self):
+        "The course's own MLP; the others start from its W1, b1, W2, b2: `weights`."
+        from utils.nn import MLP
 
-    everything = slice(None)
-    ours(everything)
-    theirs(everything)
-    reached = accuracy(model, X_test, y_test)
-    with torch.no_grad():
-        other = float(
-            np.mean(net(torch.from_numpy(X_test)).argmax(1).numpy() == y_test)
-        )
-    assert min(reached, other) >= 0.97, f"test accuracy {reached:.3f} and {other:.3f}"
-    assert abs(reached - other) <= 0.01, "the same training must give the same accuracy"
-    some = slice(0, 200)  # short turns: what else the machine does then hits both
-    samples = in_turns(lambda: ours(some), lambda: theirs(some), pairs=41)
-    note = f"test accuracy {reached:.3f} and {other:.3f}"
-    return Ratio(
-        samples, f"digits 64-128-10, batch 32: {what} / torch eager step", note
-    )
+        return MLP([64, 128, 10], np.random.default_rng(0))
+
+    def ours(self, step):
+        model = self.model()
+
+        def train(part):
+            for X_ND, y_N in self.batches[part]:
+                step(model, X_ND, y_N, self.lr)
+
+        return train, lambda: model(self.X_test).data
+
+    def eager(self):
+        "PyTorch, one thread."
+        import torch
+        from torch import nn
+
+        torch.set_num_threads(1)
+        net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+        with torch.no_grad():
+            for theirs, p in zip(net.parameters(), self.weights):
+                theirs.copy_(torch.tensor(p.T))
+        sgd = torch.optim.SGD(net.parameters(), lr=self.lr)
+        tensors = [tuple(map(torch.from_numpy, pair)) for pair in self.batches]
+
+        def train(part):
+            for X_ND, y_N in tensors[part]:
+                sgd.zero_grad()
+                nn.functional.cross_entropy(net(X_ND), y_N).backward()
+                sgd.step()
+
+        return train, lambda: net(torch.from_numpy(self.X_test)).detach().numpy()
+
+    def race(self, mine, other, what, pairs):
+        "A step of mine / a step of other, once both have 97 % of the test images right."
+        both, some = (
+            (mine, other),
+            slice(0, 200),
+        )  # short turns: a disturbance hits both
+        first, second = (logits() for _, logits in both)
+        assert np.allclose(first, second, atol=1e-3), "both must start alike"
+        for train, _ in both:
+            train(slice(None))
+        a, b = (float(np.mean(z().argmax(1) == self.y_test)) for _, z in both)
+        assert min(a, b) >= 0.97, f"test accuracy {a:.3f} and {b:.3f}, not 0.97 or more"
+        assert abs(a - b) <= 0.01, f"the same training gave {a:.3f} and {b:.3f} right"
+        samples = in_turns(lambda: mine[0](some), lambda: other[0](some), pairs)
+        note = f"test accuracy {a:.3f} and {b:.3f}"
+        return Ratio(samples, f"digits 64-128-10, batch 32: {what}", note)
+
+
+def _digits(ours_step, what, pairs=41):
+    task, what = Digits(), f"{what} / torch eager step"
+    return task.race(task.ours(ours_step), task.eager(), what, pairs)
 
 
 def plain_step(model, X, y, lr):
@@ -316,4 +356,4 @@ def array_engine():
 
 @benchmark("array engine, a node each operation")
 def array_engine_plain():
-    return _digits(plain_step, "plain step")
+    return _digits(plain_step, "plain step", pairs=21)
