@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils import train
+from utils import plots, train
 
 
 def blobs(rows=90, classes=3, seed=0):
@@ -243,9 +243,8 @@ def test_resumed_is_unbroken_bit_for_bit(tmp_path, at, patience, every):
 
 def test_another_order_is_another_run(tmp_path):
     path = tmp_path / "run.pt"
-    train.fit(
-        make()[0], train.loader(*blobs(), 8, seed=0), make()[1], 1, checkpoint=path
-    )
+    model, optimizer = make()
+    train.fit(model, train.loader(*blobs(), 8, seed=0), optimizer, 1, checkpoint=path)
     with pytest.raises(ValueError, match="would not be the same run"):
         train.fit(make()[0], train.loader(*blobs(), 8, seed=1), make()[1], 2,
                   checkpoint=path)  # fmt: skip
@@ -324,7 +323,8 @@ def test_sanity_leaves_model_and_dice_alone():
     X, y = blobs()
     model, _ = make()
     old, dice = weights(model), torch.get_rng_state()
-    _, says = train.sanity(model, X[:16], y[:16], classes=3)
+    fig, says = train.sanity(model, X[:16], y[:16], classes=3)
+    assert plots.png(fig)  # and closes it
     assert torch.equal(weights(model), old) and torch.equal(torch.get_rng_state(), dice)
     assert "1.1" in says  # ln 3
 
@@ -346,14 +346,30 @@ def test_live_is_silent_outside_a_notebook(capsys):
     assert len(history.losses) == 12 and capsys.readouterr().out == ""
 
 
+def test_the_bar_names_the_epoch_that_ran(monkeypatch):
+    told = []
+
+    def note(history, epoch, last=False):
+        told.append((len(history.losses), epoch, last))
+
+    monkeypatch.setattr(train, "_watch", lambda *_: note)
+    X, y = torch.rand(6, 64), torch.zeros(6, dtype=torch.long)
+    model = torch.nn.Linear(64, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train.fit(model, train.loader(X, y, 3, seed=0), optimizer, 2, live=True)
+    assert told == [
+        (1, 1, False), (2, 1, False), (2, 1, False),
+        (3, 2, False), (4, 2, False), (4, 2, True),
+    ]  # fmt: skip
+
+
 def test_progress_line_and_curve():
-    from utils import plots
     from utils.figures.pytorch import live_curve, progress_line
 
     history = train.History(
         losses=[2.0] * 30, scores=[[1.5, 0.5], [1.2, 0.75]], best_epoch=1
     )
-    assert progress_line(train.History(), 40, 0, 4).startswith("epoch 1/4 ░")
+    assert progress_line(train.History(), 40, 1, 4).startswith("epoch 1/4 ░")
     line = progress_line(history, 40, 3, 4)
     assert line.count("█") == 18 and line.endswith("validation 75.0 %")
     fig, says = live_curve(history, 10)

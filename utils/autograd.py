@@ -4,15 +4,19 @@ Every operation makes a new Tensor that keeps its inputs, the rule that turns it
 gradient into theirs, and its number of birth. Inputs are always older than what was
 made from them, so walking from young to old visits every node after all its users:
 creation order is the topological order, and no recursion is needed. A graph lives as
-long as someone holds its last node.
+long as someone holds its last node. Reverse mode is Linnainmaa's (1970); Baydin and
+others (2018) survey it.
 """
 
 import contextlib
 import itertools
+import math
 import numbers
 from operator import attrgetter
 
 import numpy as np
+
+from utils import given
 
 _births = itertools.count()
 _recording = True
@@ -38,6 +42,8 @@ class Tensor:
     grad  ndarray of the same shape after backward, None before; leaves add up over calls
     parents, rule, birth
           the Tensors it was made from, what turns its gradient into theirs, its number
+
+    Shapes that do not fit raise ValueError, what is no number TypeError.
     """
 
     __slots__ = (
@@ -47,7 +53,10 @@ class Tensor:
     __array_ufunc__ = None  # array * Tensor is left to Tensor.__rmul__
 
     def __init__(self, data, requires_grad=False):
-        data = np.asarray(data.data if isinstance(data, Tensor) else data)
+        try:
+            data = np.asarray(data.data if isinstance(data, Tensor) else data)
+        except ValueError:
+            raise ValueError("the rows of a Tensor have one length, not many") from None
         if data.dtype.kind in "biu":
             data = data.astype(float)
         if data.dtype.kind != "f":
@@ -58,6 +67,7 @@ class Tensor:
 
     @property
     def data(self):
+        "The values, an ndarray."
         return self._data
 
     @data.setter
@@ -85,14 +95,21 @@ class Tensor:
         return len(self._data)
 
     def __float__(self):
-        return float(self._data)
+        return float(self.item())
+
+    def __bool__(self):
+        return bool(self.item())
 
     def __repr__(self):
         text = np.array2string(self._data, precision=4, separator=", ", threshold=20)
         return f"Tensor({text}{', requires_grad=True' if self.requires_grad else ''})"
 
     def item(self):
-        "The value of a Tensor with one element, as a Python number."
+        "The value of a Tensor with one element, as a Python number; else ValueError."
+        if self._data.size != 1:
+            raise ValueError(
+                f"one number is needed; this Tensor has the shape {self.shape}"
+            )
         return self._data.item()
 
     # ---- the backward pass ----
@@ -102,6 +119,7 @@ class Tensor:
 
         grad: what flows in; 1 for a single number, needed for any other shape.
         keep: the nodes in between keep their gradient too (to look at them).
+        RuntimeError where no gradient can flow, or an old value that it needs is gone.
         """
         if not self.requires_grad:
             raise RuntimeError(
@@ -227,9 +245,12 @@ class Tensor:
         return record(np.abs(self._data), (self,), rule)
 
     def exp(self):
+        "e to the power of each element."
         return record(np.exp(self._data), (self,), lambda g, inputs, out: (g * out,))
 
     def log(self):
+        "The natural logarithm of each element."
+
         def rule(g, inputs, out):
             return (g / inputs[0]._data,)
 
@@ -244,6 +265,8 @@ class Tensor:
         return record(np.maximum(self._data, 0), (self,), rule)
 
     def tanh(self):
+        "The hyperbolic tangent of each element, -1 .. 1."
+
         def rule(g, inputs, out):
             return (g * (1 - out * out),)
 
@@ -252,6 +275,7 @@ class Tensor:
     # ---- many to one, and shapes ----
 
     def sum(self, axis=None, keepdims=False):
+        "The sum of all elements, or along one axis or several."
         out = self._data.sum(axis=axis, keepdims=keepdims)
 
         def rule(g, inputs, out):
@@ -260,15 +284,17 @@ class Tensor:
         return record(out, (self,), rule, False)
 
     def mean(self, axis=None, keepdims=False):
+        "The mean of all elements, or along one axis or several; ValueError if empty."
         total = self.sum(axis, keepdims)
         if not self.size:
             raise ValueError(f"the mean of nothing: the shape is {self.shape}")
         return total * (total.size / self.size)
 
     def reshape(self, *shape):
+        "The same elements in another shape; one size may be -1."
         try:
             out = self._data.reshape(*shape)
-        except ValueError:
+        except (ValueError, TypeError):
             raise ValueError(f"cannot reshape {self.shape} to {shape}") from None
 
         def rule(g, inputs, out):
@@ -280,12 +306,18 @@ class Tensor:
         "Axes in a new order; without arguments, reversed."
         if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
             axes = tuple(axes[0])
+        try:
+            out = self._data.transpose(axes or None)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"transpose: {axes} is no order of the {self.ndim} axes of {self.shape}"
+            ) from None
         back = np.argsort(axes) if axes else None
 
         def rule(g, inputs, out):
             return (g.transpose(back),)
 
-        return record(self._data.transpose(axes or None), (self,), rule, False)
+        return record(out, (self,), rule, False)
 
     def __getitem__(self, key):
         def rule(g, inputs, out):
@@ -307,14 +339,17 @@ class Tensor:
 
 
 def add_rule(g, inputs, out):
+    "a + b: what flows in goes to both."
     return g, g
 
 
 def sub_rule(g, inputs, out):
+    "a - b: to b with the other sign."
     return g, -g
 
 
 def mul_rule(g, inputs, out):
+    "a * b: to each, times the other's value."
     a, b = inputs
     return (
         g * b._data if a.requires_grad else None,
@@ -323,12 +358,14 @@ def mul_rule(g, inputs, out):
 
 
 def div_rule(g, inputs, out):
+    "a / b: g / b to a, -g / b * (a / b) to b."
     _, b = inputs
     part = g / b._data
     return part, -part * out if b.requires_grad else None
 
 
 def matmul_rule(g, inputs, out):
+    "a @ b: g @ b.T to a, a.T @ g to b."
     a, b = inputs
     if a.ndim != 1 and b.ndim != 1:
         return (
@@ -349,8 +386,13 @@ def matmul_backward(grad, a, b):
         grad = np.expand_dims(grad, -1 if b.ndim == 1 else -2)
     if b.ndim == 1:
         grad = np.expand_dims(grad, -1)
-    grad_a = grad @ columns.swapaxes(-1, -2)
-    grad_b = rows.swapaxes(-1, -2) @ grad
+    try:
+        grad_a = grad @ columns.swapaxes(-1, -2)
+        grad_b = rows.swapaxes(-1, -2) @ grad
+    except ValueError:
+        raise ValueError(
+            f"a gradient of shape {grad.shape} is not that of {a.shape} @ {b.shape}"
+        ) from None
     grad_a = grad_a[..., 0, :] if a.ndim == 1 else grad_a
     grad_b = grad_b[..., 0] if b.ndim == 1 else grad_b
     return unbroadcast(grad_a, a.shape), unbroadcast(grad_b, b.shape)
@@ -358,19 +400,32 @@ def matmul_backward(grad, a, b):
 
 def sum_backward(grad, shape, axis=None):
     "Gradient of x from that of x.sum(axis): every element was used once, each gets a copy."
-    if axis is not None:
-        grad = np.expand_dims(grad, axis)
-    return np.broadcast_to(grad, shape)
+    try:
+        spread = grad if axis is None else np.expand_dims(grad, axis)
+        return np.broadcast_to(spread, shape)
+    except ValueError:
+        raise ValueError(
+            f"a gradient of shape {np.shape(grad)} is not that of the sum of {shape} "
+            f"along axis {axis}"
+        ) from None
 
 
 def unbroadcast(grad, shape):
-    "Sum `grad` over the axes that broadcasting added or stretched: it has `shape` again."
+    """Sum `grad` over the axes that broadcasting added or stretched: -> `shape` again.
+
+    ValueError where `shape` cannot have been broadcast to the shape of `grad`.
+    """
     extra = grad.ndim - len(shape)
     stretched = [
         extra + i for i, size in enumerate(shape) if size == 1 != grad.shape[extra + i]
     ]
     axes = (*range(extra), *stretched)
-    return grad.sum(axis=axes).reshape(shape) if axes else grad
+    out = grad.sum(axis=axes) if axes else grad
+    if out.size != math.prod(shape) or (not axes and out.shape != tuple(shape)):
+        raise ValueError(
+            f"a gradient of shape {grad.shape} does not come from broadcasting {shape}"
+        )
+    return out.reshape(shape)
 
 
 # ---- recording ----
@@ -398,7 +453,9 @@ def record(data, inputs, rule, reads=True):
 
 
 def tape_bytes(last):
-    "How many bytes of results the history of `last` keeps alive; a view costs nothing."
+    "How many bytes of results the history of Tensor `last` keeps alive; a view, none."
+    if not isinstance(last, Tensor):
+        raise TypeError(f"a history is a Tensor's, not that of {given.kind(last)}")
     arrays = [node.data for node in history(last)]
     return sum(array.nbytes for array in arrays if array.base is None)
 
@@ -454,14 +511,26 @@ def gradcheck(f, *tensors, h=1e-5, tol=1e-6):
     f(*tensors) is a Tensor of any shape; the tensors hold float64. Raises AssertionError
     where a gap is above `tol`, or above `tol` times the slope where the slope is above 1.
     """
+    given.function("f", f)
+    given.number("h", h, above=0)
     for number, t in enumerate(tensors):
+        if not isinstance(t, Tensor):
+            raise TypeError(
+                f"tensor {number} is a {type(t).__name__}: gradcheck(f, *tensors) "
+                "takes Tensor(x, requires_grad=True)"
+            )
         if t.data.dtype != np.float64:
             raise TypeError(
                 f"tensor {number} is {t.data.dtype}: a nudge of {h:g} drowns in its "
                 "rounding. Check in float64"
             )
         t.zero_grad()
-    shape = f(*tensors).shape
+    if not any(t.requires_grad for t in tensors):
+        raise ValueError("nothing to check: no tensor has requires_grad=True")
+    out = f(*tensors)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"f returns a Tensor, not a {type(out).__name__}")
+    shape = out.shape
     weights = np.random.default_rng(0).uniform(0.5, 1.5, shape) if shape else 1.0
 
     def height():

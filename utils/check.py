@@ -4,9 +4,14 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from utils import given
+
 
 def as_array(x):
-    "Any number, sequence, NumPy array or torch tensor -> NumPy array (a copy if needed)."
+    """Any number, sequence, NumPy array or torch tensor -> NumPy array.
+
+    ValueError for rows of different lengths.
+    """
     if isinstance(x, (list, tuple)):
         x = [as_array(item) if hasattr(item, "detach") else item for item in x]
     if hasattr(x, "detach"):
@@ -14,12 +19,32 @@ def as_array(x):
         with suppress(TypeError):
             return np.asarray(x)
         x = x.float()  # bfloat16, which NumPy does not have
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except ValueError:
+        raise ValueError("rows of different lengths are no array") from None
 
 
 def close(name, ours, theirs, hint="", atol=1e-6):
-    "Assert that two arrays agree, shape first, then every value within `atol`."
+    """Assert that two arrays agree, shape first, then every value within `atol`.
+
+    name is what is compared, hint the slip that a miss usually means: two texts.
+    """
+    for argument, text in (("name", name), ("hint", hint)):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"close(name, ours, theirs, hint, atol=...): {argument} is a text, not "
+                f"{_short(text):.60}"
+            )
+    given.number("atol", atol)
     ours, theirs = as_array(ours), as_array(theirs)
+    if theirs.dtype.kind not in "biufc":
+        raise TypeError(f"{name}: what it is compared with holds no numbers")
+    if ours.dtype.kind not in "biufc":
+        raise AssertionError(
+            f"{name}: no numbers but {_short(ours):.60}; does it return them? "
+            f"{hint}".strip()
+        )
     if ours.shape != theirs.shape:
         raise AssertionError(
             f"{name}: shape {ours.shape}, expected {theirs.shape}. {hint}".strip()
@@ -37,7 +62,14 @@ def close(name, ours, theirs, hint="", atol=1e-6):
 
 @contextmanager
 def expect_failure(why, *errors):
-    "Run a wrong idea on purpose; print the first line of the error that catches it."
+    """Run a wrong idea on purpose; print the first line of the error that catches it.
+
+    why: what is wrong with it, a text; errors: the kinds that may catch it.
+    """
+    if not isinstance(why, str):
+        raise TypeError("expect_failure(why, *errors): why is a text, it comes first")
+    if not all(isinstance(e, type) and issubclass(e, BaseException) for e in errors):
+        raise TypeError("expect_failure(why, *errors): errors are kinds, as ValueError")
     errors = errors or (ArithmeticError, AssertionError, RuntimeError, ValueError)
     try:
         yield

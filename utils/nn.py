@@ -1,13 +1,15 @@
 """What chapter 03 builds on its engine: fused layers, the loss, and a network of them.
 
 Shapes: X (N, D) rows of features, W (D, H), b (H,), logits (N, C), labels (N,).
-A fused layer is one node where the plain expression makes several.
+A fused layer is one node where the plain expression makes several. Shapes that do not
+fit raise ValueError; an array where a Tensor is needed, or the reverse, TypeError.
 """
 
 from itertools import pairwise
 
 import numpy as np
 
+from utils import given, neurons
 from utils.autograd import Tensor, no_grad, record
 
 
@@ -23,12 +25,17 @@ def linear_relu(X, W, b):
 
 
 def _affine(X, W, b):
-    if X.ndim != 2 or X.shape[1:] != W.shape[:1] or W.shape[1:] != b.shape:
+    try:
+        x, w, c = X._data, W._data, b._data
+    except AttributeError:
+        kinds = ", ".join(map(given.kind, (X, W, b)))
+        raise TypeError(f"a layer takes three Tensors, not {kinds}") from None
+    if x.ndim != 2 or x.shape[1:] != w.shape[:1] or w.shape[1:] != c.shape:
         raise ValueError(
             f"a layer (N, D) @ (D, H) + (H,) cannot take {X.shape} @ {W.shape} + {b.shape}"
         )
-    out = X._data @ W._data
-    out += b._data
+    out = x @ w
+    out += c
     return out
 
 
@@ -52,6 +59,9 @@ def _empty_home(leaf):
 
 def linear_relu_backward(grad_NH, X_ND, W_DH, out_NH):
     "The rule of linear_relu on plain arrays: -> gradients of X (N, D), W (D, H), b (H,)."
+    grad_NH, X_ND, W_DH, out_NH = given.arrays(
+        grad_NH=grad_NH, X_ND=X_ND, W_DH=W_DH, out_NH=out_NH
+    )
     grad_NH = grad_NH * (out_NH > 0)
     return grad_NH @ W_DH.T, X_ND.T @ grad_NH, grad_NH.sum(axis=0)
 
@@ -61,7 +71,11 @@ def cross_entropy(logits, labels):
 
     Tensor (N, C), whole numbers (N,) in 0 .. C-1 -> one number.
     """
-    loss, grad_NC = softmax_cross_entropy(logits._data, labels)
+    try:
+        logits_NC = logits._data
+    except AttributeError:
+        raise TypeError(f"logits are a Tensor, not {given.kind(logits)}") from None
+    loss, grad_NC = softmax_cross_entropy(logits_NC, labels)
     return record(loss, (logits,), lambda g, inputs, out: (grad_NC * g,), False)
 
 
@@ -69,7 +83,11 @@ def softmax_cross_entropy(logits_NC, labels_N):
     """The mean of -log softmax(logits)[label], and its gradient (softmax - one-hot) / N.
 
     (N, C), (N,) -> number, (N, C). No exponential overflows, no logarithm meets 0.
+    ValueError where shapes do not fit or a label is no class, TypeError for labels that
+    are no whole numbers.
     """
+    if type(logits_NC) is not np.ndarray or logits_NC.dtype.kind != "f":
+        logits_NC = np.asarray(given.array("logits_NC", logits_NC), float)
     labels_N = np.asarray(labels_N)
     if logits_NC.ndim != 2 or labels_N.shape != logits_NC.shape[:1]:
         raise ValueError(
@@ -100,15 +118,16 @@ class MLP:
     """Layers of linear + ReLU, the last one linear: rows (N, sizes[0]) -> logits.
 
     All weights live in one buffer, `flat`, and all gradients in `flat_grad`, so that an
-    optimiser may move every weight with one operation. Weights start at He's scale,
-    normal with deviation sqrt(2 / inputs), biases at 0.
+    optimiser may move every weight with one operation. Weights start normal with
+    deviation sqrt(2 / inputs), after He and others (2015), biases at 0. rng is NumPy's
+    generator, dtype a kind of float.
     """
 
     def __init__(self, sizes, rng, dtype=np.float32):
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ValueError(
-                f"sizes are at least two numbers of at least 1, not {sizes}"
-            )
+        if not isinstance(sizes, (list, tuple)) or len(sizes) < 2:
+            raise ValueError(f"sizes are at least two numbers, not {sizes!r:.60}")
+        sizes = [given.whole(f"sizes[{i}]", size) for i, size in enumerate(sizes)]
+        given.generator(rng)
         shapes = []
         for inputs, outputs in pairwise(sizes):
             shapes += [(inputs, outputs), (outputs,)]
@@ -121,6 +140,7 @@ class MLP:
         return list(self._parameters)
 
     def zero_grad(self):
+        "Forget all gradients: the next backward starts from nothing."
         for p in self._parameters:
             p.grad = None
 
@@ -136,6 +156,8 @@ class MLP:
 
 def flat_parameters(shapes, dtype=np.float32):
     "-> one buffer of zeros, one for gradients, and a Tensor for each shape, a view of both."
+    if np.dtype(dtype).kind != "f":  # a Tensor would copy other numbers: no view
+        raise TypeError(f"parameters are floats, not {np.dtype(dtype)}")
     sizes = [int(np.prod(shape)) for shape in shapes]
     flat, flat_grad = np.zeros(sum(sizes), dtype), np.zeros(sum(sizes), dtype)
     place, tensors = 0, []
@@ -149,18 +171,30 @@ def flat_parameters(shapes, dtype=np.float32):
 
 
 def accuracy(model, X, labels):
-    "Share of rows whose largest logit is the label's."
+    "Share of rows whose largest logit is the label's: model, (N, D), (N,) -> 0 .. 1."
+    given.function("model", model)
     with no_grad():
-        return float(np.mean(model(X).data.argmax(axis=1) == labels))
+        return float(neurons.accuracy(model(X).data, labels))
 
 
 def sgd_step(parameters, loss_of, lr):
-    "One step against the gradient of loss_of(), a Tensor of one number: -> its value."
+    """One step against the gradient of loss_of(), a Tensor of one number: -> its value.
+
+    TypeError for one Tensor in place of a list, ValueError where nothing would move.
+    """
+    if isinstance(parameters, Tensor):
+        raise TypeError("parameters is a list of Tensors: [w]")
+    parameters, lr = list(parameters), given.number("lr", lr)
+    given.function("loss_of", loss_of)
     for p in parameters:
         p.grad = None
     loss = loss_of()
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"loss_of() is a Tensor, not a {given.kind(loss)}")
     loss.backward()
+    if all(p.grad is None for p in parameters):
+        raise ValueError("no parameter has a gradient: are they in the loss?")
     for p in parameters:
         if p.grad is not None:
             p.data -= lr * p.grad
-    return float(loss.data)
+    return loss.item()

@@ -2,12 +2,15 @@
 
 A rule is a function (w, grad, state, lr, ...) -> new w, new state: arrays of one shape,
 nothing changed in place, state `{}` before the first step. `SGD` to `AdamW` apply a rule to
-a list of parameters, anything with `.data` and `.grad`, and equal torch.optim's.
+a list of parameters, anything with `.data` and `.grad`, and equal torch.optim's. They
+look at shapes and values before each step; a bare rule does not.
 """
 
 import math
 
 import numpy as np
+
+from utils import given
 
 # ---- rules ----
 
@@ -18,26 +21,29 @@ def descent(w, grad, state, lr):
 
 
 def momentum(w, grad, state, lr, beta=0.9, nesterov=False):
-    "Step along a fading sum m of all slopes so far."
+    "Step along a fading sum m of slopes (Polyak 1964; nesterov as Sutskever 2013)."
     m = beta * state.get("m", 0.0) + grad
     ahead = grad + beta * m if nesterov else m
     return w - lr * ahead, {"m": m}
 
 
 def adagrad(w, grad, state, lr, eps=1e-10):
-    "Divide each weight's step by the root of the sum v of its squared slopes."
+    "Divide by the root of the sum v of squared slopes (Duchi, Hazan, Singer 2011)."
     v = state.get("v", 0.0) + grad**2
     return w - lr * grad / (np.sqrt(v) + eps), {"v": v}
 
 
 def rmsprop(w, grad, state, lr, beta=0.99, eps=1e-8):
-    "Divide each weight's step by the root of a fading mean v of its squared slopes."
+    "Divide by the root of a fading mean v of squared slopes (Tieleman, Hinton 2012)."
     v = beta * state.get("v", 0.0) + (1 - beta) * grad**2
     return w - lr * grad / (np.sqrt(v) + eps), {"v": v}
 
 
 def adam(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
-    "Fading means m of the slope and v of its square, both freed of their start at 0."
+    """Fading means m of the slope and v of its square, both freed of their start at 0.
+
+    Kingma and Ba (2015).
+    """
     t = state.get("t", 0) + 1
     m = beta1 * state.get("m", 0.0) + (1 - beta1) * grad
     v = beta2 * state.get("v", 0.0) + (1 - beta2) * grad**2
@@ -46,7 +52,10 @@ def adam(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8):
 
 
 def adamw(w, grad, state, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
-    "Adam's step, and beside it every weight shrinks by the share lr * weight_decay."
+    """Adam's step, and beside it every weight shrinks by the share lr * weight_decay.
+
+    Loshchilov and Hutter (2019).
+    """
     moved, state = adam(w, grad, state, lr, beta1, beta2, eps)
     return moved - lr * weight_decay * w, state
 
@@ -59,12 +68,21 @@ RULES = {
 
 
 class Optimizer:
-    "Moves parameters (anything with .data and .grad) by a rule; memory for each of them."
+    """Moves parameters (anything with .data and .grad) by a rule; a memory for each.
+
+    parameters is a list; lr, weight decay (`l2`) and the rule's options are at least 0,
+    a beta is below 1. ValueError or TypeError, before anything has moved.
+    """
 
     def __init__(self, parameters, rule, lr, l2=0.0, **options):
-        self.parameters, self.rule = list(parameters), rule
-        self.lr, self.l2, self.options = lr, l2, options
         name = type(self).__name__
+        if hasattr(parameters, "grad") or not hasattr(parameters, "__iter__"):
+            raise TypeError(
+                f"{name} takes a list, [w] or model.parameters(), not "
+                f"{type(parameters).__name__}"
+            )
+        self.parameters, self.rule = list(parameters), given.function("rule", rule)
+        self.lr, self.l2, self.options = lr, l2, options
         if not self.parameters:
             raise ValueError(f"{name} has no parameters: the list is empty or used up")
         for number, p in enumerate(self.parameters):
@@ -76,10 +94,10 @@ class Optimizer:
         if len({id(p) for p in self.parameters}) < len(self.parameters):
             raise ValueError(f"{name} was given a parameter twice: it would move twice")
         for option, value in {"weight_decay": l2, **options}.items():
-            below = 1 if option.startswith("beta") else math.inf
-            if not 0 <= value < below:
-                limit = " and below 1" if below == 1 else ""
-                raise ValueError(f"{name}: {option} is at least 0{limit}, not {value}")
+            if option != "nesterov":
+                given.number(f"{name}: {option}", value)
+            if option.startswith("beta") and value >= 1:
+                raise ValueError(f"{name}: {option} is below 1, not {value}")
         self._check_rate()
         self.states = [{} for _ in self.parameters]
 
@@ -101,9 +119,8 @@ class Optimizer:
             p.grad = None
 
     def _check_rate(self):
-        if not 0 <= self.lr < math.inf:
-            name = type(self).__name__
-            raise ValueError(f"{name}: lr is a number of at least 0, not {self.lr}")
+        if type(self.lr) is not float or not 0 <= self.lr < math.inf:
+            given.number(f"{type(self).__name__}: lr", self.lr)
 
     def _check_gradient(self, number, p):
         who = f"parameter {number}, shape {np.shape(p.data)}"
@@ -122,7 +139,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    "Gradient descent, with momentum if asked for."
+    "Gradient descent, with momentum (0 .. 1) or Nesterov's form of it if asked for."
 
     def __init__(
         self, parameters, lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False
@@ -131,9 +148,11 @@ class SGD(Optimizer):
             raise ValueError(
                 "SGD: Nesterov's step looks ahead along a momentum above 0"
             )
+        if not 0 <= given.number("SGD: momentum", momentum) < 1:
+            raise ValueError(f"SGD: momentum is below 1, not {momentum}")
         super().__init__(
             parameters, RULES["momentum"], lr, weight_decay,
-            beta=momentum, nesterov=nesterov,
+            beta=momentum, nesterov=bool(nesterov),
         )  # fmt: skip
 
 
@@ -157,10 +176,16 @@ class Adam(Optimizer):
     def __init__(
         self, parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8
     ):
-        beta1, beta2 = betas
+        beta1, beta2 = _pair(betas)
         super().__init__(
             parameters, adam, lr, weight_decay, beta1=beta1, beta2=beta2, eps=eps
         )
+
+
+def _pair(betas):
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"betas are two numbers, such as (0.9, 0.999), not {betas!r}")
+    return betas
 
 
 class AdamW(Optimizer):
@@ -169,7 +194,7 @@ class AdamW(Optimizer):
     def __init__(
         self, parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8
     ):
-        beta1, beta2 = betas
+        beta1, beta2 = _pair(betas)
         super().__init__(
             parameters, adamw, lr,
             beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
@@ -180,7 +205,13 @@ class AdamW(Optimizer):
 
 
 def warmup_cosine(step, lr, warmup, total, final=0.0):
-    "The rate of step 0, 1, ...: a straight climb to lr, half a cosine down, then `final`."
+    """The rate of step 0, 1, ...: straight up to lr, half a cosine down, then `final`.
+
+    lr, final are rates, warmup and total numbers of steps. Warm-up: Goyal and others
+    (2017); the cosine: Loshchilov and Hutter (2017).
+    """
+    for name, value in {"step": step, "lr": lr, "final": final}.items():
+        given.number(name, value)
     if not 0 <= warmup < total:
         raise ValueError(f"a warm-up of {warmup} steps does not fit into {total}")
     if step < warmup:
@@ -190,19 +221,31 @@ def warmup_cosine(step, lr, warmup, total, final=0.0):
 
 
 def he_init(fan_in, fan_out, rng):
-    "Weights (fan_in, fan_out) that keep the size of a signal through ReLU."
-    return rng.normal(0.0, math.sqrt(2 / fan_in), (fan_in, fan_out))
+    "Weights (fan_in, fan_out) that keep a signal's size through ReLU (He et al. 2015)."
+    fan_in = given.whole("fan_in", fan_in)
+    return _normal(fan_in, fan_out, 2 / fan_in, rng)
 
 
 def xavier_init(fan_in, fan_out, rng):
-    "Weights (fan_in, fan_out) for tanh: between keeping the signal and its gradient."
-    return rng.normal(0.0, math.sqrt(2 / (fan_in + fan_out)), (fan_in, fan_out))
+    """Weights (fan_in, fan_out) for tanh: between keeping the signal and its gradient.
+
+    Glorot (Xavier) and Bengio (2010).
+    """
+    fan_in, fan_out = given.whole("fan_in", fan_in), given.whole("fan_out", fan_out)
+    return _normal(fan_in, fan_out, 2 / (fan_in + fan_out), rng)
+
+
+def _normal(fan_in, fan_out, variance, rng):
+    shape = fan_in, given.whole("fan_out", fan_out)
+    return given.generator(rng).normal(0.0, math.sqrt(variance), shape)
 
 
 def soft_threshold(w, amount):
-    "Every weight `amount` closer to 0, and exactly 0 where it was nearer than that."
-    if not amount >= 0:
-        raise ValueError(f"weights are moved towards 0 by at least 0, not by {amount}")
+    """Every weight `amount` closer to 0, and exactly 0 where it was nearer than that.
+
+    Any shape -> the same. The proximal step of L1 (Daubechies and others 2004).
+    """
+    given.number("amount", amount)
     return np.sign(w) * np.maximum(np.abs(w) - amount, 0.0)
 
 
@@ -210,13 +253,14 @@ class EarlyStopping:
     "Keeps a copy of the best weights; says stop once `patience` losses brought no better."
 
     def __init__(self, patience):
-        if patience < 1:
-            raise ValueError(f"patience is at least one epoch, not {patience}")
-        self.patience, self.waited = patience, 0
+        self.patience, self.waited = given.whole("patience", patience), 0
         self.best_loss, self.best_weights = math.inf, None
 
     def update(self, loss, weights):
         "Note a validation loss and its weights (a list of arrays): -> stop now?"
+        if not isinstance(weights, (list, tuple)):
+            kind = type(weights).__name__
+            raise TypeError(f"weights is a list of arrays, [w, b], not {kind}")
         if loss < self.best_loss:
             self.best_loss, self.waited = loss, 0
             self.best_weights = [np.array(w) for w in weights]
@@ -227,6 +271,9 @@ class EarlyStopping:
 
 def shift_digits(X_ND, down, right):
     "Images (N, side * side) moved by whole pixels; what enters is 0: -> the same shape."
+    X_ND = given.arrays(X_ND=X_ND)
+    down = given.whole("down", down, least=-math.inf)
+    right = given.whole("right", right, least=-math.inf)
     side = math.isqrt(X_ND.shape[1])
     if side**2 != X_ND.shape[1]:
         raise ValueError(f"{X_ND.shape[1]} pixels are not a square image")

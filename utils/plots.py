@@ -14,7 +14,10 @@ import sys
 import textwrap
 
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import Markdown, display
+
+from utils import given
 
 # After Okabe and Ito's palette for colour-blind readers (2008), darkened to be read as text.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = PALETTE = (
@@ -37,22 +40,41 @@ DPI = 110
 
 
 def subplots(rows=1, columns=1, size=(6.6, 3.6), **options):
-    "A figure of `size` inches and its axes, in the course's style."
+    "A figure of `size`, (wide, high) in inches, and its axes, in the course's style."
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"size is (wide, high) in inches, not {size!r:.60}")
+    for name, inches in zip(("wide", "high"), size):
+        given.number(f"size, {name} in inches,", inches, above=0)
     with plt.rc_context(STYLE):
         return plt.subplots(rows, columns, figsize=size, **options)
 
 
 def title(ax, finding):
     "Write what the figure shows over its axes."
+    _axes(ax)
     ax.set_title(finding, loc="left", fontsize=11.5, fontweight="bold")
 
 
 def lines(ax, series, x=None, **style):
-    "Plot {label: values}; write each label at the end of its own line, not in a legend."
+    """Plot {label: values}; each label stands at the end of its line, not in a legend.
+
+    x: where the values stand, one for all lines; 0, 1, 2 ... without it.
+    """
+    _axes(ax)
+    if not hasattr(series, "items"):
+        raise TypeError(f"series is {{label: values}}, not {type(series).__name__}")
     for label, ys in series.items():
+        if np.ndim(ys) != 1 or not len(ys):
+            raise ValueError(f"{label!r} is a line of numbers, not {ys!r:.60}")
         xs = range(len(ys)) if x is None else x
         (line,) = ax.plot(xs, ys, **style)
         label_end(ax, line, label)
+
+
+def _axes(ax):
+    if not hasattr(ax, "annotate"):
+        kind = type(ax).__name__
+        raise TypeError(f"ax is one pair of axes, such as axes[0], not {kind}")
 
 
 def label_end(ax, line, label):
@@ -66,6 +88,7 @@ def label_end(ax, line, label):
 
 def png(fig):
     "Figure -> PNG bytes; the figure is closed."
+    _figure(fig)
     buffer = io.BytesIO()
     try:
         with plt.rc_context(STYLE):
@@ -75,8 +98,20 @@ def png(fig):
     return buffer.getvalue()
 
 
+def _figure(fig):
+    if not hasattr(fig, "savefig"):
+        hint = ": plots.show(*figures.NAME(...))" if isinstance(fig, tuple) else ""
+        kind = type(fig).__name__
+        raise TypeError(
+            f"fig is a figure, what plots.subplots gives first, not {kind}{hint}"
+        )
+
+
 def show(fig, says):
-    "Display `fig` with one sentence: its alt text, its text fallback and its caption."
+    """Display `fig` with one sentence: its alt text, its text fallback and its caption.
+
+    The sentence has at least 8 words, or ValueError. The figure is closed.
+    """
     drawn, caption = picture(fig, says), _caption(says)
     display(drawn["data"], metadata=drawn["metadata"], raw=True)
     display(caption)
@@ -84,6 +119,7 @@ def show(fig, says):
 
 def picture(fig, says):
     "{'data', 'metadata'} of a display: PNG, alt text and fallback. Closes the figure."
+    _figure(fig)
     if not isinstance(says, str) or len(says.split()) < 8:
         plt.close(fig)
         raise ValueError(
@@ -110,12 +146,14 @@ def explore(draw, **controls):
     a list a menu, a bool a check box, or a widget; `draw`'s default is where it starts.
     The picture is an ordinary output that the controls replace, so that it stays
     visible where no kernel runs (GitHub, a printout, a notebook opened again).
+    ValueError for what is no control, or does not offer `draw`'s default.
     """
     import ipywidgets as widgets
 
+    given.function("draw", draw)
     knobs = {name: _knob(widgets, draw, name, c) for name, c in controls.items()}
     values = lambda: {name: knob.value for name, knob in knobs.items()}  # noqa: E731
-    fig, says = draw(**values())
+    fig, says = _drawn(draw(**values()))
     drawn = picture(fig, says)
     panel = widgets.VBox(list(knobs.values()))
     if "google.colab" in sys.modules:  # there, a callback cannot replace an output
@@ -142,7 +180,7 @@ def explore(draw, **controls):
     def redraw(_):
         before = plt.get_fignums()
         try:
-            put(*draw(**values()))
+            put(*_drawn(draw(**values())))
         except Exception as error:  # a callback's error would vanish into a log
             put(*_failure(error))
         finally:
@@ -151,6 +189,12 @@ def explore(draw, **controls):
 
     for knob in knobs.values():
         knob.observe(redraw, "value")
+
+
+def _drawn(pair):
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"draw returns (figure, sentence), not {type(pair).__name__}")
+    return pair
 
 
 def _failure(error):

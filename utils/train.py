@@ -18,11 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from utils import given
+
 # ---- where ----
 
 
 def pick_device(asked=None):
-    "The device that was asked for, or the fastest one here: CUDA, then MPS, then CPU."
+    """The device that was asked for, or the fastest one here: CUDA, then MPS, then CPU.
+
+    ValueError for a name that is no device, or one that this machine has not.
+    """
     here = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -30,7 +35,10 @@ def pick_device(asked=None):
     }
     if asked is None:
         return torch.device(next(name for name, there in here.items() if there))
-    device = torch.device(asked)
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{asked!r} is no device: {', '.join(here)}") from None
     if not here.get(device.type, True):
         there = ", ".join(name for name, there in here.items() if there)
         raise ValueError(f"{asked!r} was asked for; this machine has: {there}")
@@ -39,6 +47,8 @@ def pick_device(asked=None):
 
 def device_of(model):
     "The device of a model's first parameter or buffer; the CPU if it has none."
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"a model is a torch.nn.Module, not {type(model).__name__}")
     tensors = (*model.parameters(), *model.buffers())
     return tensors[0].device if tensors else torch.device("cpu")
 
@@ -47,15 +57,18 @@ def device_of(model):
 
 
 class Rows(Dataset):
-    "Rows with their labels; rows[3] is one pair, rows[[3, 5]] a batch of two."
+    """Rows with their labels; rows[3] is one pair, rows[[3, 5]] a batch of two.
+
+    X (N, ...), y (N, ...): tensors, arrays or lists of numbers. float64 rows become
+    float32.
+    """
 
     def __init__(self, X, y, device=None):
-        if len(X) != len(y):
+        self.X, self.y = _numbers("X", X, device), _numbers("y", y, device)
+        if len(self.X) != len(self.y):
             raise ValueError(f"{len(X)} rows and {len(y)} labels: one label a row")
-        self.X = torch.as_tensor(X, device=device)
         if self.X.dtype == torch.float64:
             self.X = self.X.float()
-        self.y = torch.as_tensor(y, device=device)
 
     def __len__(self):
         return len(self.X)
@@ -64,27 +77,51 @@ class Rows(Dataset):
         return self.X[i], self.y[i]
 
 
+def _numbers(name, values, device):
+    "A tensor of at least one axis, or an error that names what has none."
+    try:
+        found = torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(values, torch.Tensor):
+            raise  # the device, not the values
+        raise TypeError(
+            f"{name} holds one number or row of numbers a row: {error}"
+        ) from None
+    if not found.ndim:
+        raise TypeError(
+            f"{name} holds one number or row of numbers a row, not {values!r}"
+        )
+    return found
+
+
 def epoch_order(N, seed, epoch):
-    "A shuffled 0 .. N-1 (N,) that depends on seed and epoch alone."
+    "A shuffled 0 .. N-1 (N,) that depends on seed and epoch alone, two whole numbers."
+    N, epoch = given.whole("N", N, least=0), given.whole("epoch", epoch, least=0)
+    seed = given.whole("seed", seed, least=-math.inf)
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     return torch.randperm(N, generator=generator)
 
 
 class Order:
-    """Row numbers, `size` at a time; without a seed in their own order.
+    """Row numbers 0 .. N-1, `size` at a time; without a seed in their own order.
 
     `begin(epoch, done)` starts the next pass at any epoch, `done` batches into it.
     """
 
     def __init__(self, N, size, seed=None):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        try:
+            self.size = given.whole("size", size)
+        except ValueError:
             raise ValueError(
                 f"a batch has a whole number of rows, at least 1, not {size!r}"
-            )
-        self.N, self.size, self.seed = N, size, seed
-        self.epoch = self.done = 0
+            ) from None
+        self.N = given.whole("N", N, least=0)
+        if seed is not None:
+            seed = given.whole("seed", seed, least=-math.inf)
+        self.seed, self.epoch, self.done = seed, 0, 0
 
     def begin(self, epoch, done=0):
+        "Let the next pass be that of `epoch`, without its first `done` batches."
         self.epoch, self.done = epoch, done
 
     def __len__(self):
@@ -105,13 +142,14 @@ def loader(X, y, size, seed=None, device=None):
     """Batches of (X (B, ...), y (B,)): shuffled by `seed` and the epoch, or in order.
 
     The rows are moved to `device` once. Each batch is one indexing of all its rows, not
-    B rows stacked: that is why `batch_size` is None.
+    B rows stacked: that is why `batch_size` is None. ValueError for rows without
+    labels, and for a size or seed that is no whole number.
     """
     rows = Rows(X, y, device)
     order = Order(len(rows), size, seed)
     own = (
         torch.Generator()
-    )  # a DataLoader draws a number a pass, else from the global one
+    )  # a DataLoader draws a number a pass; not from the global one
     return DataLoader(rows, sampler=order, batch_size=None, generator=own)
 
 
@@ -121,13 +159,19 @@ def loader(X, y, size, seed=None, device=None):
 def train_step(model, X, y, optimizer, loss=F.cross_entropy, clip=None, step=None):
     """One step on one batch -> its loss, a number.
 
-    clip: the largest norm that all gradients together may have. A loss that is nan or
-    infinite raises FloatingPointError before any weight has moved.
+    clip: the largest norm that all gradients together may have, above 0. A loss that is
+    nan or infinite raises FloatingPointError before any weight has moved; ValueError
+    where model and batch lie on two devices, or targets (N,) meet outputs (N, 1).
     """
     _same_place(model, X)
+    _can_step(optimizer)
+    if clip is not None:
+        given.number("clip", clip, above=0)
     model.train()
-    value = loss(model(X), y)
-    number = value.item()
+    outputs = model(X)
+    _same_shape(outputs, y)
+    value = loss(outputs, y)
+    number = _one_number(value)
     if not math.isfinite(number):
         rate = optimizer.param_groups[0]["lr"]
         at = "" if step is None else f" at step {step}"
@@ -154,18 +198,19 @@ def evaluate(model, batches, loss=F.cross_entropy):
     """Mean loss and accuracy over all rows, in evaluation mode and without a graph.
 
     Every row counts alike, also those of a short last batch. The mode that each part of
-    the model was in comes back.
+    the model was in comes back. batches: of pairs (X, y), at least one, or ValueError.
     """
     modes = [(part, part.training) for part in model.modules()]
     model.eval()
     rows = answers = right = total = 0
     try:
         with torch.inference_mode():
-            for X, y in batches:
+            for X, y in map(_pair, batches):
                 _same_place(model, X)
                 logits = model(X)
                 rows += len(X)
-                total += loss(logits, y).item() * len(X)
+                _same_shape(logits, y)
+                total += _one_number(loss(logits, y)) * len(X)
                 if logits.shape[:-1] == y.shape and not y.is_floating_point():
                     answers += y.numel()
                     right += (logits.argmax(-1) == y).sum().item()
@@ -177,7 +222,37 @@ def evaluate(model, batches, loss=F.cross_entropy):
     return Score(total / rows, right / answers if answers else math.nan)
 
 
+def _pair(batch):
+    "A batch (X, y): a tensor of two rows would be taken apart without a word."
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise ValueError("a batch is a pair: pass [(X, y)] or train.loader(X, y, size)")
+    return batch
+
+
+def _same_shape(outputs, y):
+    "Refuse targets (N,) for outputs (N, 1): a difference of the two has N * N numbers."
+    if not (isinstance(outputs, torch.Tensor) and isinstance(y, torch.Tensor)):
+        return
+    alike = outputs.shape == y.shape or not y.is_floating_point()
+    if not alike and outputs.numel() == y.numel() > 1:
+        raise ValueError(
+            f"outputs {tuple(outputs.shape)}, targets {tuple(y.shape)}: one would be "
+            "stretched over the other. Give both the same shape, as y[:, None]"
+        )
+
+
+def _one_number(loss):
+    "The loss as a Python number, if it is one number."
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else loss
+        raise ValueError(f"a loss is a tensor of one number, not {got!r:.60}")
+    return loss.item()
+
+
 def _same_place(model, X):
+    if not isinstance(X, torch.Tensor):
+        kind = given.kind(X)
+        raise TypeError(f"a batch is tensors, not {kind}: train.loader(X, y, size)")
     place = device_of(model)
     if X.device != place:
         raise ValueError(
@@ -219,8 +294,11 @@ def fit(
                 there, the run goes on from it
     live        a progress bar and a curve while it runs (in a notebook)
     on_step     called with (step, loss) after each step
+
+    What cannot run is refused before the first step: ValueError or TypeError.
     """
-    _can_run(batches, epochs, every, patience, validation)
+    epochs, every = _can_run(batches, epochs, every, patience, validation)
+    _can_learn(model, optimizer, scheduler, checkpoint)
     order = getattr(batches, "sampler", None)
     order = order if isinstance(order, Order) else None
     if checkpoint and order is None:
@@ -239,16 +317,18 @@ def fit(
         if random is not None:
             _set_random(random)
             random = None
-        for X, y in this_epoch:
+        for X, y in map(_pair, this_epoch):
             step = len(history.losses)
             value = train_step(model, X, y, optimizer, loss, clip, step)
+            if run.done == 0 and not _moves(optimizer, model):
+                raise ValueError("the optimizer moves none of this model's parameters")
             if scheduler is not None:
                 scheduler.step()
             history.losses.append(value)
             run.done += 1
             if checkpoint and (step + 1) % every == 0:
                 run.save(checkpoint)
-            watch(history, run.epoch)
+            watch(history, run.epoch + 1)
             if on_step is not None:
                 on_step(step, value)
         if validation is not None:
@@ -263,12 +343,43 @@ def fit(
 
 
 def _can_run(batches, epochs, every, patience, validation):
+    _some("train", batches)
+    if validation is not None:
+        _some("validate", validation)
+    if patience is not None:
+        if validation is None:
+            raise ValueError("patience needs a validation loader")
+        given.whole("patience", patience)
+    return given.whole("epochs", epochs), given.whole("every", every)
+
+
+def _some(do, batches):
+    if not hasattr(batches, "__len__"):
+        kind = type(batches).__name__
+        raise TypeError(f"pass [(X, y), ...] or train.loader(X, y, size), not {kind}")
     if not len(batches):
-        raise ValueError("there is nothing to train on: the loader has no batch")
-    if epochs < 1 or every < 1:
-        raise ValueError(f"epochs and every are at least 1, not {epochs} and {every}")
-    if patience is not None and (patience < 1 or validation is None):
-        raise ValueError("patience is at least 1 epoch and needs a validation loader")
+        raise ValueError(f"there is nothing to {do} on: the loader has no batch")
+
+
+def _can_learn(model, optimizer, scheduler, checkpoint):
+    device_of(model)  # is it a model?
+    _can_step(optimizer)
+    if scheduler is not None and not hasattr(scheduler, "step"):
+        raise TypeError(f"scheduler has a step(); {scheduler!r:.60} has none")
+    if checkpoint and not Path(checkpoint).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder for the checkpoint {checkpoint}")
+
+
+def _can_step(optimizer):
+    if not hasattr(optimizer, "param_groups"):
+        kind = type(optimizer).__name__
+        raise TypeError(f"optimizer is one of torch.optim, not {kind}")
+
+
+def _moves(optimizer, model):
+    "Is one of the optimiser's parameters the model's?"
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return not moved.isdisjoint(map(id, model.parameters()))
 
 
 @dataclass
@@ -297,6 +408,7 @@ class _Run:
         history.scores.append(list(score))
 
     def save(self, path):
+        "Write everything into a checkpoint."
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -373,7 +485,10 @@ def save_checkpoint(path, state):
 
 
 def load_checkpoint(path, device="cpu"):
-    "Tensors and plain values of a checkpoint; damaged and untrusted files are refused."
+    """Tensors and plain values of a checkpoint.
+
+    ValueError for a damaged file and for one that could run code, FileNotFoundError.
+    """
     path = Path(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -406,7 +521,8 @@ def first_loss(model, X, y, loss=F.cross_entropy):
 
 
 def overfit(model, X, y, steps=100, lr=1e-2, loss=F.cross_entropy):
-    "Losses of a copy of the model that is trained on this one batch alone."
+    "Losses (steps,) of a copy of the model that is trained on this one batch alone."
+    steps = given.whole("steps", steps)
     place = device_of(model)
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         twin = copy.deepcopy(model)
@@ -418,10 +534,12 @@ def sanity(model, X, y, classes, steps=100, lr=1e-2, loss=F.cross_entropy, slack
     """Two tests of an untrained model on one batch -> (figure, sentence); or it raises.
 
     Its loss is near ln(classes), and a copy of it learns the batch by heart: the loss
-    falls below a tenth of that. The model itself is not changed.
+    falls below a tenth of that. The model itself is not changed. AssertionError where a
+    test fails. After Karpathy, A Recipe for Training Neural Networks (2019).
     """
     from utils.figures.pytorch import sanity as draw
 
+    given.whole("classes", classes, least=2)
     expected, first = math.log(classes), first_loss(model, X, y, loss)
     if not abs(first - expected) <= slack:
         raise AssertionError(

@@ -319,12 +319,10 @@ class Live:
 
 
 def progress_line(history, total, epoch, epochs, width=24):
-    "One line: how far, and how well."
+    "One line: how far, and how well; epoch: the one that runs or ran last, from 1."
     done = len(history.losses)
     full = width * done // max(total, 1)
-    line = (
-        f"epoch {min(epoch + 1, epochs)}/{epochs} {'█' * full}{'░' * (width - full)} "
-    )
+    line = f"epoch {epoch}/{epochs} {'█' * full}{'░' * (width - full)} "
     line += f"loss {np.mean(history.losses[-20:]):.3f}" if done else ""
     if history.scores:
         line += f"  validation {PER_CENT * history.accuracy[-1]:.1f} %"

@@ -1,0 +1,411 @@
+"""What a reader may well pass by mistake is refused, in words that name the mistake.
+
+One row a mistake: (call, words that its message must contain). A module's rows stand in
+one list; a new module adds a list to ROWS.
+"""
+
+import math
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils import (
+    autograd,
+    check,
+    collectives,
+    data,
+    descent,
+    given,
+    gpu,
+    measure,
+    neurons,
+    nn,
+    optim,
+    plots,
+    precision,
+    profiling,
+    train,
+)
+from utils.autograd import Tensor
+from utils.network import Network
+
+RNG = np.random.default_rng(0)
+X, y, w = np.arange(12.0).reshape(4, 3), np.array([1.0, 2.0, 3.0, 4.0]), np.ones(3)
+column = y[:, None]  # (4, 1): beside (4,), NumPy makes (4, 4) of the two
+W, b = np.ones((3, 2)), np.zeros(2)
+z, labels = np.arange(8.0).reshape(4, 2), np.array([0, 1, 1, 0])
+X_t, y_t = torch.tensor(X).float(), torch.tensor(labels)
+EIGHT = "One two three four five six seven eight."
+
+
+def leaf(*shape):
+    return Tensor(np.ones(shape), requires_grad=True)
+
+
+def model(outputs=2):
+    return torch.nn.Linear(3, outputs)
+
+
+def sgd(of):
+    return torch.optim.SGD(of.parameters(), lr=0.1)
+
+
+def fit(m=None, batches=((X_t, y_t),), optimizer=None, epochs=1, **options):
+    m = model() if m is None else m
+    optimizer = sgd(m) if optimizer is None else optimizer
+    return train.fit(m, batches, optimizer, epochs, **options)
+
+
+def step(X=X_t, y=y_t, m=None, **options):
+    m = model() if m is None else m
+    return train.train_step(m, X, y, sgd(m), **options)
+
+
+def on_ranks(function, *inputs):
+    "`function(x, comm)` on the practice network, one input a rank."
+    return Network(len(inputs)).run(function, list(inputs))
+
+
+def axes(*shape):
+    return plots.subplots(*shape)[1]
+
+
+DESCENT = [
+    (lambda: descent.predict(X, column[:3], 0.0), "w_D has the shape (D,), not (3, 1)"),
+    (lambda: descent.predict(X.T, w, 0.0), "w_D has D = 3, X_ND has D = 4"),
+    (lambda: descent.predict(X, w, y), "b is one number, not of shape (4,)"),
+    (lambda: descent.predict(X, w, None), "b holds numbers, not NoneType"),
+    (lambda: descent.mse(y, column), "y_N has the shape (N,), not (4, 1)"),
+    (lambda: descent.mse(y, y[:3]), "y_N has N = 3, y_hat_N has N = 4"),
+    (lambda: descent.mse([], []), "of no rows"),
+    (lambda: descent.numeric_gradient(w, sum), "f is a function"),
+    (lambda: descent.numeric_gradient(np.sum, X), "at_P has the shape (P,)"),
+    (lambda: descent.numeric_gradient(np.sin, w), "f returns one number, not"),
+    (lambda: descent.numeric_gradient(np.sum, w, h=0), "h is a number above 0"),
+    (lambda: descent.mse_gradient(X, column, w, 0.0), "y_N has the shape (N,)"),
+    (lambda: descent.mse_gradient(X[:0], y[:0], w, 0.0), "no rows"),
+    (lambda: descent.gradient_step(X, y, w, 0.0, -0.1), "lr is a number of at least 0"),
+    (lambda: descent.gradient_step(X, y, w, 0.0, math.nan), "at least 0, not nan"),
+    (lambda: descent.stable_rate(y), "X_ND has the shape (N, D), not (4,)"),
+    (lambda: descent.standardise(X * math.nan), "empty or holds nan"),
+    (lambda: descent.minibatches(4, 2.5, RNG), "size is a whole number, at least 1"),
+    (lambda: descent.minibatches(4, True, RNG), "size is a whole number, at least 1"),
+    (lambda: descent.minibatches(-4, 2, RNG), "N is a whole number, at least 0"),
+    (lambda: descent.minibatches(4, 2, 0), "rng is np.random.default_rng(seed), not 0"),
+    (lambda: descent.sgd(X, y[:3], 0.1, 1, 2), "y_N has N = 3, X_ND has N = 4"),
+    (lambda: descent.sgd(X, y, 0.1, 1.5, 2), "epochs is a whole number"),
+]
+NEURONS = [
+    (lambda: neurons.linear(X, W.T, b), "W_DH has D = 2, X_ND has D = 3"),
+    (lambda: neurons.linear(X, W, column), "b_H has the shape (H,), not (4, 1)"),
+    (lambda: neurons.relu("a"), "z holds numbers, not <U1"),
+    (lambda: neurons.slope("Relu", y), "known: relu, tanh, sigmoid"),
+    (lambda: neurons.slope(y, "relu"), "unknown bend"),
+    (lambda: neurons.mlp_forward(X, []), "at least one layer"),
+    (lambda: neurons.mlp_forward(X, (W, b)), "list of pairs"),
+    (
+        lambda: neurons.mlp_forward(X, [(W, b)], "relu"),
+        "bend is a function, not 'relu'",
+    ),
+    (lambda: neurons.random_net(X, column, 2), "y_N has the shape (N,)"),
+    (lambda: neurons.random_net(X, y, 0), "width is a whole number, at least 1"),
+    (lambda: neurons.softmax(3.0), "C scores, not the shape ()"),
+    (lambda: neurons.cross_entropy(z, labels[:, None]), "one class number a row"),
+    (lambda: neurons.cross_entropy(z, labels + 0.5), "it is float64"),
+    (lambda: neurons.cross_entropy(z, labels + 1), "a class is 0 .. 1; y has 1 .. 2"),
+    (lambda: neurons.cross_entropy(labels, z), "z_NC has the shape (N, C), not (4,)"),
+    (lambda: neurons.cross_entropy(z[:0], labels[:0]), "there is no row"),
+    (lambda: neurons.binary_cross_entropy(column, labels), "one logit a label"),
+    (lambda: neurons.binary_cross_entropy(y, 2 * labels - 1), "labels are 0 or 1"),
+    (lambda: neurons.cross_entropy_gradient(z[:0], labels[:0]), "there is no row"),
+    (lambda: neurons.softmax_step(X, labels, W, 0.0, 0.1), "b_H has the shape (H,)"),
+    (lambda: neurons.softmax_step(X, labels, W, b, -1), "lr is a number"),
+    (
+        lambda: neurons.softmax_regression(X, labels[:3], 2, 0.1, 1, 2),
+        "y_N has N = 3, X_ND has N = 4",
+    ),
+    (
+        lambda: neurons.softmax_regression(X, labels, 2.0, 0.1, 1, 2),
+        "C is a whole number",
+    ),
+    (lambda: neurons.accuracy(z, labels[:, None]), "one class number a row"),
+    (lambda: neurons.accuracy(z, labels * math.nan), "it is float64"),
+]
+AUTOGRAD = [
+    (lambda: Tensor("a"), "holds floats, not <U1"),
+    (lambda: Tensor([[1, 2], [3]]), "rows of a Tensor have one length"),
+    (lambda: leaf(2) + leaf(3), "add: the shapes (2,) and (3,) do not fit"),
+    (lambda: bool(leaf(2)), "one number is needed"),
+    (lambda: float(leaf(2)), "one number is needed"),
+    (lambda: leaf(2).item(), "one number is needed; this Tensor has the shape (2,)"),
+    (lambda: leaf(4, 3).reshape(5, 5), "cannot reshape (4, 3)"),
+    (lambda: leaf(4, 3).transpose(0), "no order of the 2 axes"),
+    (lambda: leaf(2).backward(), "starts from one number"),
+    (lambda: autograd.matmul_backward(X, X, X), "does not come from broadcasting"),
+    (lambda: autograd.matmul_backward(z, X, W.T), "not that of (4, 3) @ (2, 3)"),
+    (lambda: autograd.sum_backward(w, (4, 3), 1), "not that of the sum of (4, 3)"),
+    (lambda: autograd.unbroadcast(X, (5, 3)), "does not come from broadcasting (5, 3)"),
+    (lambda: autograd.unbroadcast(y, (4, 3)), "does not come from broadcasting (4, 3)"),
+    (lambda: autograd.tape_bytes(X), "a history is a Tensor's, not that of numpy.nda"),
+    (lambda: autograd.gradcheck(np.sum, X), "tensor 0 is a ndarray"),
+    (lambda: autograd.gradcheck(leaf(2), np.sum), "f is a function"),
+    (lambda: autograd.gradcheck(lambda t: t.sum(), Tensor(w)), "nothing to check"),
+    (lambda: autograd.gradcheck(lambda t: 3.0, leaf(2)), "f returns a Tensor"),
+    (lambda: autograd.gradcheck(lambda t: t, leaf(2), h=0), "h is a number above 0"),
+]
+NN = [
+    (lambda: nn.linear(X, leaf(3, 2), leaf(2)), "not numpy.ndarray, Tensor, Tensor"),
+    (lambda: nn.linear_relu(X_t, X_t, X_t), "three Tensors, not torch.Tensor"),
+    (lambda: nn.linear(leaf(4, 3), leaf(2, 3), leaf(2)), "cannot take (4, 3) @ (2, 3)"),
+    (lambda: nn.linear_relu_backward(z, X, W, z[:, :1]), "out_NH has H = 1"),
+    (lambda: nn.cross_entropy(z, labels), "logits are a Tensor, not numpy.ndarray"),
+    (lambda: nn.cross_entropy(Tensor(z), labels + 1), "labels lie in 0 .. 1"),
+    (lambda: nn.softmax_cross_entropy(z, labels / 2), "labels are whole numbers"),
+    (lambda: nn.softmax_cross_entropy(z, labels[:, None]), "labels (N,)"),
+    (lambda: nn.MLP(3, RNG), "sizes are at least two numbers, not 3"),
+    (lambda: nn.MLP((3, 2.5), RNG), "sizes[1] is a whole number"),
+    (lambda: nn.MLP((3, 2), 0), "rng is np.random.default_rng(seed)"),
+    (lambda: nn.MLP((3, 2), RNG, int), "parameters are floats, not int64"),
+    (lambda: nn.accuracy(nn.MLP((3, 2), RNG), X, labels[:, None]), "one class number"),
+    (lambda: nn.accuracy(X, X, labels), "model is a function"),
+    (lambda: nn.sgd_step(leaf(2), leaf(1).sum, 0.1), "a list of Tensors"),
+    (lambda: nn.sgd_step([leaf(2)], leaf(1).sum, 0.1), "are they in the loss?"),
+    (lambda: nn.sgd_step([leaf(2)], lambda: 3.0, 0.1), "is a Tensor, not a float"),
+    (lambda: nn.sgd_step([leaf(2)], leaf(1).sum, -1), "lr is a number"),
+]
+OPTIM = [
+    (lambda: optim.SGD(leaf(2)), "SGD takes a list, [w] or model.parameters()"),
+    (lambda: optim.Adam(nn.MLP((3, 2), RNG)), "model.parameters(), not MLP"),
+    (lambda: optim.SGD([leaf(2)], "0.1"), "lr is a number of at least 0, not '0.1'"),
+    (lambda: optim.SGD([leaf(2)], True), "lr is a number of at least 0, not True"),
+    (lambda: optim.SGD([leaf(2)], momentum=1.0), "momentum is below 1"),
+    (lambda: optim.Adam([leaf(2)], betas=0.9), "betas are two numbers"),
+    (lambda: optim.RMSProp([leaf(2)], beta=1.0), "beta is below 1"),
+    (lambda: optim.AdaGrad([leaf(2)], 0.1, None), "weight_decay is a number"),
+    (lambda: optim.Optimizer([leaf(2)], "adam", 0.1), "rule is a function, not 'adam'"),
+    (lambda: optim.warmup_cosine(-1, 0.1, 1, 5), "step is a number of at least 0"),
+    (lambda: optim.warmup_cosine(0, -0.1, 1, 5), "lr is a number of at least 0"),
+    (lambda: optim.he_init(0, 3, RNG), "fan_in is a whole number, at least 1"),
+    (lambda: optim.he_init(3, 2.5, RNG), "fan_out is a whole number, at least 1"),
+    (lambda: optim.xavier_init(3, 2, None), "rng is np.random.default_rng(seed)"),
+    (lambda: optim.soft_threshold(0.5, w), "amount is a number of at least 0"),
+    (lambda: optim.EarlyStopping(2.5), "patience is a whole number"),
+    (lambda: optim.EarlyStopping(2).update(1.0, w), "weights is a list of arrays"),
+    (lambda: optim.shift_digits(np.ones((2, 9)), 0.5, 0), "down is a whole number"),
+    (lambda: optim.shift_digits(np.ones(9), 1, 0), "X_ND has the shape (N, D)"),
+]
+TRAIN = [
+    (lambda: train.pick_device("gpu"), "'gpu' is no device: cuda, mps, cpu"),
+    (lambda: train.device_of(X_t), "a model is a torch.nn.Module, not Tensor"),
+    (lambda: train.Rows(X, None), "y holds one number or row of numbers a row"),
+    (lambda: train.Rows(X, list("abcd")), "y holds one number or row of numbers a row"),
+    (lambda: train.epoch_order(2.5, 0, 0), "N is a whole number, at least 0"),
+    (lambda: train.epoch_order(5, 0.5, 0), "seed is a whole number, not 0.5"),
+    (lambda: train.loader(X, labels, 0), "whole number of rows, at least 1, not 0"),
+    (lambda: train.loader(X, labels, 2, seed="x"), "seed is a whole number, not 'x'"),
+    (lambda: step(X), "a batch is tensors, not numpy.ndarray"),
+    (lambda: step(clip=-1), "clip is a number above 0, not -1"),
+    (
+        lambda: step(y=torch.ones(4), m=model(1), loss=F.mse_loss),
+        "outputs (4, 1), targets (4,)",
+    ),
+    (lambda: step(loss=lambda z, y: z), "a loss is a tensor of one number, not (4, 2)"),
+    (lambda: train.train_step(model(), X_t, y_t, 0.1), "one of torch.optim, not float"),
+    (lambda: train.evaluate(model(), (X_t[:2], y_t[:2])), "a batch is a pair"),
+    (
+        lambda: train.evaluate(model(1), [(X_t, torch.ones(4))], F.mse_loss),
+        "one would be stretched",
+    ),
+    (lambda: fit(epochs=1.5), "epochs is a whole number, at least 1, not 1.5"),
+    (lambda: fit(every=2.5), "every is a whole number, at least 1, not 2.5"),
+    (lambda: fit(patience=0, validation=[(X_t, y_t)]), "patience is a whole number"),
+    (lambda: fit(validation=[]), "nothing to validate on"),
+    (lambda: fit(batches=iter([(X_t, y_t)])), "not list_iterator"),
+    (lambda: fit(optimizer=sgd(model())), "none of this model's parameters"),
+    (lambda: fit(scheduler=0.1), "scheduler has a step()"),
+    (
+        lambda: fit(batches=train.loader(X, labels, 2), checkpoint="/no/such/run.pt"),
+        "no folder for the checkpoint",
+    ),
+    (lambda: train.overfit(model(), X_t, y_t, steps=0), "steps is a whole number"),
+    (lambda: train.sanity(model(), X_t, y_t, 1), "classes is a whole number"),
+]
+COLLECTIVES = [
+    (lambda: collectives.Wire(2, 2), "rank is a whole number from 0 to 1, not 2"),
+    (lambda: collectives.Wire(0, 2).send([1.0], 1), "a NumPy array, not list"),
+    (lambda: collectives.pass_right(3), "held is a list"),
+    (lambda: collectives.cut(10.5, 2), "whole numbers, not 10.5 and 2"),
+    (
+        lambda: on_ranks(collectives.ring_all_reduce, X, X),
+        "x_N is flat, x.ravel(), not of shape (4, 3)",
+    ),
+    (lambda: on_ranks(collectives.star_all_reduce, X_t[0], X_t[0]), "torch.Tensor"),
+    (lambda: on_ranks(collectives.scatter, y, None), "on every rank, not NoneType"),
+    (
+        lambda: on_ranks(lambda x, comm: collectives.all_gather(x, 4, comm), w[:1], w),
+        "chunk of N = 4 has 2 numbers, not 1",
+    ),
+    (
+        lambda: on_ranks(lambda x, comm: collectives.gather(x, 7, comm), w[:1], w),
+        "chunk of N = 7 has 3 numbers, not 1",
+    ),
+    (
+        lambda: on_ranks(lambda x, c: collectives.ring_in_place(x, c, x[:1]), y, y),
+        "spare_N has N // n + 1 = 3 numbers",
+    ),
+    (lambda: collectives.fit([1, 2], [1.0]), "seconds_S has S = 1, bytes_S has S = 2"),
+    (lambda: collectives.fit([8, 8], [1.0, 2.0]), "two different sizes"),
+    (lambda: collectives.fit([1, 2], [-1.0, 1.0]), "seconds are above 0"),
+    (lambda: collectives.cost("Ring", 4, 1, 1, 1), "'star', 'ring' or 'doubling'"),
+    (lambda: collectives.cost("ring", 0, 1, 1, 1), "n is a whole number, at least 1"),
+    (lambda: collectives.cost("ring", 4, 1, -1, 1), "alpha and beta are at least 0"),
+    (lambda: collectives.choose(2.0, 1, 1, 1), "n is a whole number, at least 1"),
+    (lambda: collectives.share("/tmp", 2, 2, 8), "rank is a whole number from 0 to 1"),
+    (lambda: collectives.in_turns([len], 2), "racers is {name: function}"),
+    (lambda: collectives.slowest([]), "by_rank is a list"),
+]
+PLOTS = [
+    (lambda: plots.subplots(size=3), "size is (wide, high) in inches, not 3"),
+    (lambda: plots.subplots(size=(0, 1)), "wide in inches, is a number above 0"),
+    (lambda: plots.title(axes(1, 2), "Found"), "such as axes[0], not ndarray"),
+    (lambda: plots.lines(axes(), [1, 2]), "series is {label: values}, not list"),
+    (lambda: plots.lines(axes(), {"a": []}), "'a' is a line of numbers"),
+    (lambda: plots.lines(axes(), {"a": z}), "'a' is a line of numbers"),
+    (lambda: plots.show((axes().figure, EIGHT), EIGHT), "plots.show(*figures.NAME"),
+    (lambda: plots.show(axes(), EIGHT), "fig is a figure"),
+    (lambda: plots.show(axes().figure, "A line."), "8 words or more"),
+    (lambda: plots.explore(3, a=(0, 1)), "draw is a function"),
+    (lambda: plots.explore(lambda a: None, a=(0, 1)), "returns (figure, sentence)"),
+    (lambda: plots.explore(lambda a: None, a=None), "is no control"),
+]
+CHECK = [
+    (lambda: check.as_array([[1, 2], [3]]), "rows of different lengths"),
+    (lambda: check.close("here", None, 1), "no numbers but None; does it return them?"),
+    (lambda: check.close("here", 1, None), "what it is compared with holds no numbers"),
+    (lambda: check.close("here", 1.0, 1.0, 0.1), "hint is a text, not 0.1"),
+    (lambda: check.close(w, w, "here"), "name is a text"),
+    (lambda: check.close("here", w, w, atol=-1), "atol is a number of at least 0"),
+    (lambda: check.expect_failure(ValueError).__enter__(), "why is a text"),
+    (lambda: check.expect_failure("so", "ValueError").__enter__(), "errors are kinds"),
+]
+DATA = [
+    (lambda: data.accelerators("gpu"), "unknown kind: gpu; known: ASIC, CPU"),
+    (lambda: data.accelerators(3), "unknown kind: 3"),
+    (lambda: data.digits(0.2), "test is a whole number from 1 to 1796, not 0.2"),
+    (lambda: data.digits(seed=-1), "seed is a whole number, at least 0"),
+    (lambda: data.moons(2.5), "count is a whole number, at least 1"),
+    (lambda: data.moons(10, -1), "noise is a number of at least 0"),
+]
+GIVEN = [
+    (lambda: given.arrays(X_ND=[[1], [2, 3]]), "X_ND has rows of different lengths"),
+    (lambda: given.arrays(A_NN=X), "A_NN has N = 3, A_NN has N = 4"),
+    (lambda: given.number("rate", math.inf), "rate is a number of at least 0, not inf"),
+    (lambda: given.whole("rows", 5, 1, 4), "rows is a whole number from 1 to 4, not 5"),
+]
+GPU = [
+    (lambda: gpu.to_device([], "gpu"), "'gpu' is no device"),
+    (lambda: gpu.chip(None), "None is no device"),
+    (lambda: gpu.waiter("meta"), "no queue to wait for"),
+    (lambda: gpu.seconds(1, list), "run is a function"),
+    (lambda: gpu.seconds(list, list, warm_up=-1), "warm_up is a whole number"),
+    (lambda: gpu.step_seconds(-1, 2, 3), "load is a number of at least 0"),
+    (lambda: gpu.step_seconds(1, 2, 3, workers=0.5), "workers is a whole number"),
+    (lambda: gpu.timeline(1, 2, 3, batches=0), "batches is a whole number"),
+    (lambda: gpu.drain([], 0), "batch_size is a whole number"),
+    (lambda: gpu.SlowDisk(8, pause=-1), "pause is a number"),
+    (
+        lambda: gpu.seconds(list, list, repeats=0),
+        "repeats is a whole number, at least 1",
+    ),
+]
+PRECISION = [
+    (lambda: precision.value_of(1.5, 5, 10), "bits is a whole number"),
+    (lambda: precision.value_of(1, 1, 10), "E is a whole number from 2 to 11"),
+    (lambda: precision.round_to([1.0], 5, 10), "x is a tensor of floats"),
+    (lambda: precision.bits_of(1.0, "fp8"), "'fp8' is no format: fp32"),
+    (lambda: precision.amp_step(*[None] * 4, torch.float32), "torch.bfloat16 or"),
+    (lambda: precision.value_of(2**16, 5, 10), "65536 does not fit into 16 bits"),
+    (lambda: precision.LossScaler(0), "scale is a number above 0, not 0"),
+    (
+        lambda: precision.LossScaler(patience=0),
+        "patience is a whole number, at least 1",
+    ),
+]
+PROFILING = [
+    (lambda: profiling.saved_bytes(abs, None), "a model is a torch.nn.Module"),
+    (lambda: profiling.step_bytes([3], 4), "widths are at least two numbers"),
+    (lambda: profiling.step_bytes([3, 2], 4, -1), "states is a whole number"),
+    (lambda: profiling.step_flops([3, 0], 4), "widths[1] is a whole number"),
+    (lambda: profiling.idle_share([(3, 1)]), "start <= end"),
+    (lambda: profiling.trace(None, "step"), "run is a function"),
+    (lambda: profiling.idle_share([]), "an empty trace"),
+]
+MEASURE = [
+    (lambda: measure.find({"rows": []}, "speed"), "'speed' is not measured"),
+    (lambda: measure.rate({"what": "memory"}), "'memory' has no work"),
+    (lambda: measure.recordings("nowhere"), "'nowhere' is no folder"),
+]
+ROWS = {
+    "descent": DESCENT,
+    "neurons": NEURONS,
+    "autograd": AUTOGRAD,
+    "nn": NN,
+    "optim": OPTIM,
+    "train": TRAIN,
+    "collectives": COLLECTIVES,
+    "plots": PLOTS,
+    "check": CHECK,
+    "data": DATA,
+    "given": GIVEN,
+    "gpu": GPU,
+    "precision": PRECISION,
+    "profiling": PROFILING,
+    "measure": MEASURE,
+}
+CASES = [
+    pytest.param(call, words, id=f"{module}-{number}: {words}")
+    for module, rows in ROWS.items()
+    for number, (call, words) in enumerate(rows)
+]
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize(("call", "words"), CASES)
+def test_a_mistake_is_named(call, words):
+    with pytest.raises(
+        (AssertionError, OSError, RuntimeError, TypeError, ValueError),
+        match=re.escape(words),
+    ):
+        call()
+
+
+LISTS = {
+    "predict": lambda: descent.predict(X.tolist(), w.tolist(), 1.0) - X @ w - 1,
+    "mse": lambda: descent.mse([1, 2], [3, 2]) - 2,
+    "mse of bytes": lambda: descent.mse(np.uint8([0]), np.uint8([200])) - 40_000,
+    "torch": lambda: descent.mse(X_t[:, 0], y) - np.mean((X[:, 0] - y) ** 2),
+    "accuracy": lambda: neurons.accuracy(z.tolist(), labels.tolist()) - 0.5,
+    "logits of whole numbers": lambda: (
+        nn.softmax_cross_entropy(z.astype(int).tolist(), labels)[0]
+        - neurons.cross_entropy(z, labels)
+    ),
+    "a used-up list of parameters": lambda: (
+        nn.sgd_step(iter([p := leaf(1)]), lambda: p.sum(), 0.25) - p.data[0] - 0.25
+    ),
+    "a 1-element loss is a number": lambda: float(leaf(1)) - 1,
+    "NumPy's whole numbers": lambda: len(train.loader(X, labels, np.int64(2))) - 2,
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_is_clear_is_taken(name):
+    np.testing.assert_allclose(LISTS[name](), 0, atol=1e-6)

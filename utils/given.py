@@ -1,0 +1,85 @@
+"""What a function was given: as it needs it, or an error that says what was wrong.
+
+size = given.whole("size", size)                  # 1, 2, 3 ...; not 2.5, True, "8"
+X_ND, y_N = given.arrays(X_ND=X_ND, y_N=y_N)      # two axes, one; and the same N
+"""
+
+import math
+import numbers
+
+import numpy as np
+
+
+def whole(name, value, least=1, most=math.inf):
+    "value as an int: a whole number from `least` to `most`, or ValueError."
+    right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not right or not least <= value <= most:
+        span = f" from {least} to {most}" if most < math.inf else f", at least {least}"
+        span = "" if least == -math.inf else span
+        raise ValueError(f"{name} is a whole number{span}, not {value!r:.60}")
+    return int(value)
+
+
+def number(name, value, least=0.0, above=None):
+    "value: a finite number of at least `least` (or above `above`), or ValueError."
+    right = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    right = right and -math.inf < value < math.inf
+    if not right or not (value >= least if above is None else value > above):
+        span = f"of at least {least:g}" if above is None else f"above {above:g}"
+        raise ValueError(f"{name} is a number {span}, not {value!r:.60}")
+    return value
+
+
+def array(name, value):
+    "value as an array of numbers: a list, an array or a torch tensor, or TypeError."
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths: no array") from None
+    if found.dtype.kind not in "biuf":
+        what = kind(value) if found.dtype == object else found.dtype
+        raise TypeError(f"{name} holds numbers, not {what}")
+    return found
+
+
+def arrays(**named):
+    """The values as arrays whose axes are the letters after the underscore, in order.
+
+    A letter stands for one size wherever it comes: X_ND (4, 3) and y_N (5,) do not fit.
+    """
+    sizes, found = {}, []
+    for name, value in named.items():
+        value, axes = array(name, value), name.rpartition("_")[2]
+        if value.ndim != len(axes):
+            one = f"({', '.join(axes)}{',' * (len(axes) == 1)})"
+            raise ValueError(f"{name} has the shape {one}, not {value.shape}")
+        for axis, size in zip(axes, value.shape):
+            first, other = sizes.setdefault(axis, (size, name))
+            if first != size:
+                raise ValueError(
+                    f"{name} has {axis} = {size}, {other} has {axis} = {first}: "
+                    f"the shapes {value.shape} and {np.shape(named[other])} do not fit"
+                )
+        found.append(value)
+    return found if len(found) > 1 else found[0]
+
+
+def generator(rng, draws="normal"):
+    "rng, if it can throw dice, or TypeError."
+    if not hasattr(rng, draws):
+        raise TypeError(f"rng is np.random.default_rng(seed), not {rng!r:.60}")
+    return rng
+
+
+def function(name, value):
+    "value, if it can be called, or TypeError."
+    if not callable(value):
+        raise TypeError(f"{name} is a function, not {value!r:.60}")
+    return value
+
+
+def kind(value):
+    "The name of a value's type, as torch.Tensor, numpy.ndarray, list."
+    home = type(value).__module__.partition(".")[0]
+    name = type(value).__name__
+    return f"{home}.{name}" if home in ("torch", "numpy") else name
