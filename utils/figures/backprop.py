@@ -123,7 +123,7 @@ def _alive(*inputs):
     if len(open_ones) == len(inputs):
         return "Both units are alive."
     if not open_ones:
-        return "Both units are dead: nothing flows back through them."
+        return "Both units are off: nothing flows back through them."
     return f"Only unit {open_ones[0]} is alive: nothing flows back through the other."
 
 
