@@ -18,6 +18,7 @@ from utils import (
     check,
     collectives,
     data,
+    data_parallel,
     descent,
     given,
     gpu,
@@ -28,6 +29,7 @@ from utils import (
     plots,
     precision,
     profiling,
+    rehearsal,
     train,
 )
 from utils.autograd import Tensor
@@ -349,6 +351,104 @@ MEASURE = [
     (lambda: measure.rate({"what": "memory"}), "'memory' has no work"),
     (lambda: measure.recordings("nowhere"), "'nowhere' is no folder"),
 ]
+
+
+def alone(call):
+    "A call of the only rank of a rehearsal."
+    return lambda: rehearsal.rehearse(lambda rank, n: call(), 1)
+
+
+def parallel(*layers, **options):
+    return data_parallel.Overlapped(torch.nn.Sequential(*layers), **options)
+
+
+def uneven_accumulation():
+    batches = [(X_t[:k], y_t[:k]) for k in (3, 2)]
+    data_parallel.accumulate(parallel(model()), None, batches)
+
+
+TWO_ROWS = torch.ones(2, 3)
+DATA_PARALLEL = [
+    (
+        lambda: data_parallel.mean_of_shards(TWO_ROWS, [1]),
+        "2 shards need 2 numbers of rows",
+    ),
+    (lambda: data_parallel.mean_of_shards(TWO_ROWS, [0, 0]), "and not all 0"),
+    (lambda: data_parallel.mean_of_shards(TWO_ROWS, [3, -1]), "rows of at least 0"),
+    (
+        lambda: data_parallel.mean_of_shards(TWO_ROWS[0], [3, 1]),
+        "a tensor of shape (R, P), a row for each shard",
+    ),
+    (lambda: data_parallel.mean_of_shards([[1.0]], [1]), "not [[1.0]]"),
+    (lambda: data_parallel.average_gradients(model()), "inside ranks.run(fn, n)"),
+    (lambda: data_parallel.synchronise(model()), "inside ranks.run(fn, n)"),
+    (lambda: data_parallel.mean_over_ranks(1, 1), "inside ranks.run(fn, n)"),
+    (lambda: parallel(model()), "inside ranks.run(fn, n)"),
+    (lambda: data_parallel.SharedMemoryStep(model()), "inside ranks.run(fn, n)"),
+    (alone(lambda: data_parallel.synchronise([1])), "torch.nn.Module, not [1]"),
+    (
+        alone(lambda: data_parallel.average_gradients(None)),
+        "torch.nn.Module, not None",
+    ),
+    (lambda: data_parallel.shard_order(0, 0, 1), "N is a whole number, at least 1"),
+    (
+        lambda: data_parallel.shard_order(5, 3, 3),
+        "rank is a whole number from 0 to 2, not 3",
+    ),
+    (lambda: data_parallel.shard_order(5, 0, 2.5), "world is a whole number"),
+    (
+        lambda: data_parallel.shard_order(5, 0, 2, epoch=-1),
+        "epoch is a whole number, at least 0",
+    ),
+    (alone(lambda: data_parallel.mean_over_ranks(0, 0)), "there is no mean"),
+    (
+        alone(lambda: data_parallel.mean_over_ranks(1, -1)),
+        "count is a number of at least 0",
+    ),
+    (
+        alone(lambda: data_parallel.mean_over_ranks(math.nan, 1)),
+        "total is a number",
+    ),
+    (
+        alone(lambda: data_parallel.parallel_step(None, None, X_t[:3], y_t[:2])),
+        "3 rows in X_BD and 2 in y_B",
+    ),
+    (
+        alone(lambda: data_parallel.parallel_step(None, None, X_t[:0], y_t[:0])),
+        "no rank has a row",
+    ),
+    (lambda: data_parallel.make_buckets([4], 0), "above 0, not 0"),
+    (
+        lambda: data_parallel.make_buckets([4, -1], 8),
+        "sizes[1] is a number of at least 0, not -1",
+    ),
+    (alone(lambda: parallel(model(), cap=0)), "cap, the bytes of a bucket"),
+    (
+        alone(lambda: parallel(model(), model().double())),
+        "have one dtype; here is torch.float32, torch.float64",
+    ),
+    (alone(lambda: parallel(torch.nn.Tanh())), "no trained parameter"),
+    (lambda: data_parallel.accumulate(None, None, []), "at least one micro-batch"),
+    (
+        lambda: data_parallel.accumulate(None, None, [([], [])]),
+        "parallel is Overlapped(model), not None",
+    ),
+    (alone(uneven_accumulation), "equally large, not of [3, 2] rows"),
+    (lambda: data_parallel.timeline([1.0], []), "1 buckets and 0 times to travel"),
+    (
+        lambda: data_parallel.timeline([1.0], [-1.0]),
+        "seconds[0] is a number of at least 0, not -1",
+    ),
+    (lambda: data_parallel.timeline([math.nan], [1.0]), "ready[0] is a number"),
+]
+REHEARSAL = [
+    (lambda: rehearsal.rehearse(3, 2), "3 is no function"),
+    (lambda: rehearsal.rehearse(print, 0), "1 to 64, not 0"),
+    (lambda: rehearsal.rehearse(print, True), "1 to 64, not True"),
+    (lambda: rehearsal.rehearse(print, 2, seed=-1), "seed is a whole number"),
+    (lambda: rehearsal.rehearse(print, 2, calls=3), "calls is a list"),
+]
+
 ROWS = {
     "descent": DESCENT,
     "neurons": NEURONS,
@@ -365,6 +465,8 @@ ROWS = {
     "precision": PRECISION,
     "profiling": PROFILING,
     "measure": MEASURE,
+    "data_parallel": DATA_PARALLEL,
+    "rehearsal": REHEARSAL,
 }
 CASES = [
     pytest.param(call, words, id=f"{module}-{number}: {words}")

@@ -29,8 +29,9 @@ EARNED = {
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
     },
     "gpu": {
-        "utils.gpu": "to_device seconds step_seconds Ready value_of round_to LossScaler "
-        "amp_step saved_bytes step_bytes step_flops idle_share Work",
+        "utils.gpu": "to_device seconds step_seconds Ready",
+        "utils.precision": "value_of round_to LossScaler amp_step",
+        "utils.profiling": "saved_bytes step_bytes step_flops idle_share Work",
     },
     "data_parallel": {
         "utils.data_parallel": "mean_of_shards average_gradients synchronise "

@@ -1,4 +1,4 @@
-"""utils/measure.py, its CUDA paths through a fake, and what utils/gpu.py promises."""
+"""utils/measure.py, its CUDA paths through a fake; what gpu, precision, profiling promise."""
 
 import json
 import multiprocessing
@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from utils import gpu, measure
+from utils import gpu, measure, precision, profiling
 
 SMALL = {"matmul": (8, 16), "copy": 512, "timer": 16}
 
@@ -202,28 +202,17 @@ def test_lanes_never_do_two_things_at_once():
         assert all(a[1] <= b[0] for a, b in pairwise(mine)), lane
 
 
-@pytest.mark.parametrize("name", gpu.FORMATS)
+@pytest.mark.parametrize("name", precision.FORMATS)
 @pytest.mark.parametrize("number", [0.0, 1.0, -3.1, 1e-5, 200.0, 2e-3])
 def test_bits_say_the_number(name, number):
-    E, M = gpu.FORMATS[name]
-    bits, kept = gpu.bits_of(number, name)
+    E, M = precision.FORMATS[name]
+    bits, kept = precision.bits_of(number, name)
     assert [len(field) for field in bits.split()] == [1, E, M]
-    assert gpu.value_of(int(bits.replace(" ", ""), 2), E, M) == kept
+    assert precision.value_of(int(bits.replace(" ", ""), 2), E, M) == kept
 
 
 def test_bits_of_too_large_a_number():
-    assert gpu.bits_of(1e9, "fp16")[1] == float("inf")
-
-
-def test_value_of_refuses_too_many_bits():
-    with pytest.raises(ValueError, match="does not fit"):
-        gpu.value_of(2**16, 5, 10)
-
-
-@pytest.mark.parametrize("bad", [{"scale": 0}, {"scale": -1}, {"patience": 0}])
-def test_scaler_refuses(bad):
-    with pytest.raises(ValueError, match="must be positive"):
-        gpu.LossScaler(**bad)
+    assert precision.bits_of(1e9, "fp16")[1] == float("inf")
 
 
 def test_work_in_inference_mode_counts_alike():
@@ -234,7 +223,7 @@ def test_work_in_inference_mode_counts_alike():
 
     counts = []
     for mode in (torch.no_grad, torch.inference_mode):
-        with mode(), gpu.Work() as work:
+        with mode(), profiling.Work() as work:
             run()
         counts.append(work.counts())
     for name in ("copies", "bytes", "syncs", "kept"):
@@ -242,14 +231,21 @@ def test_work_in_inference_mode_counts_alike():
     assert counts[1]["syncs"] == 1 and counts[1]["copies"] == 1
 
 
-def test_seconds_needs_a_repeat():
-    with pytest.raises(ValueError, match="at least 1"):
-        gpu.seconds(lambda: None, lambda: None, repeats=0)
-
-
-def test_empty_trace():
-    with pytest.raises(ValueError, match="empty trace"):
-        gpu.idle_share([])
+@pytest.mark.parametrize(
+    "fetch",
+    [
+        torch.Tensor.tolist,
+        torch.Tensor.numpy,
+        torch.Tensor.cpu,
+        torch.Tensor.item,
+        float,
+    ],
+)
+def test_every_common_way_to_wait_counts(fetch):
+    x = torch.ones(1)
+    with profiling.Work() as work:
+        fetch(x)
+    assert (work.syncs, work.copies) == (1, 0)
 
 
 def test_trace_is_quiet(capfd):
@@ -257,6 +253,6 @@ def test_trace_is_quiet(capfd):
         with torch.profiler.record_function("mine"):
             torch.ones(3).add(1)
 
-    spans = gpu.trace(run, "mine")
+    spans = profiling.trace(run, "mine")
     assert len(spans) == 1 and spans[0][0] < spans[0][1]
     assert capfd.readouterr().err == ""

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils import gpu
+from utils import gpu, precision, profiling
 from utils.files import write_whole
 from utils.train import pick_device  # built in chapter 05
 
@@ -275,7 +275,7 @@ def step(dev, quick=False):
             continue
         widths, B, model, X, y = _model(dev, quick)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        scaler = gpu.LossScaler() if name == "fp16" else None
+        scaler = precision.LossScaler() if name == "fp16" else None
         losses = []
 
         def run(name=name, dtype=dtype, model=model, X=X, y=y, optimizer=optimizer,
@@ -286,11 +286,11 @@ def step(dev, quick=False):
                 loss.backward()
                 optimizer.step()
             else:
-                loss = gpu.amp_step(model, X, y, optimizer, dtype, scaler)
+                loss = precision.amp_step(model, X, y, optimizer, dtype, scaler)
             losses.append(loss.detach())
 
         with _Precision(name):
-            row = _row("step", run, dev.wait, gpu.step_flops(widths, B), "FLOP",
+            row = _row("step", run, dev.wait, profiling.step_flops(widths, B), "FLOP",
                        format=name, widths=widths, batch=B)  # fmt: skip
         yield {**row, "loss": [float(f"{v:.5g}") for v in torch.stack(losses).tolist()]}
 
@@ -298,7 +298,7 @@ def step(dev, quick=False):
 def memory(dev, quick=False):
     "Bytes of a training step with Adam: predicted, and measured."
     widths, B, model, X, y = _model(dev, quick)
-    predicted = gpu.step_bytes(widths, B, states=2)
+    predicted = profiling.step_bytes(widths, B, states=2)
     optimizer = torch.optim.Adam(model.parameters())
     cuda = dev.kind == "cuda"
 
@@ -327,7 +327,7 @@ def memory(dev, quick=False):
         dev.wait()
         peak = dev.peak()
     else:
-        measured["activations"] = gpu.saved_bytes(_WithLoss(model, y), X)
+        measured["activations"] = profiling.saved_bytes(_WithLoss(model, y), X)
         peak = None
     for part, amount in measured.items():
         yield {"what": "memory", "part": part, "predicted": predicted[part],
@@ -421,6 +421,8 @@ def record(dev=None, only=None, quick=False, tell=lambda text: None):
 
 def recordings(folder=FOLDER):
     "{name: recording} of every file, accelerators first; a damaged one raises ValueError."
+    if not Path(folder).is_dir():
+        raise ValueError(f"{str(folder)!r} is no folder of recordings")
     found = {}
     for path in sorted(Path(folder).glob("*.json")):
         try:
@@ -440,7 +442,9 @@ def recordings(folder=FOLDER):
 
 
 def find(recording, what, **labels):
-    "The rows of one kind whose labels are these."
+    "The rows of one kind whose labels are these; ValueError for a kind that is not measured."
+    if what not in ALL:
+        raise ValueError(f"{what!r} is not measured; known: {', '.join(ALL)}")
     return [
         row
         for row in recording["rows"]
@@ -449,7 +453,9 @@ def find(recording, what, **labels):
 
 
 def rate(row):
-    "Work a second, from the median sample."
+    "Work a second, from the median sample: a row's `work` over its `seconds`."
+    if "work" not in row:
+        raise ValueError(f"a row of {row.get('what')!r} has no work: it has no rate")
     return row["work"] / statistics.median(row["seconds"])
 
 

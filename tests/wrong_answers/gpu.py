@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.wrong_answers import WrongAnswers
-from utils import gpu
+from utils import gpu, precision, profiling
 from utils.checks.gpu import planted
 
 wrong = WrongAnswers("gpu")
@@ -62,6 +62,29 @@ def to_float_as_well(thing, device):
     if isinstance(thing, (list, tuple)):
         return type(thing)(to_float_as_well(v, device) for v in thing)
     return thing.to(device, torch.float32) if hasattr(thing, "dtype") else thing
+
+
+@wrong("to_device", says="What is no tensor stays as it is")
+def numbers_become_tensors(thing, device):
+    if isinstance(thing, dict):
+        return {k: numbers_become_tensors(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(numbers_become_tensors(v, device) for v in thing)
+    return thing if isinstance(thing, str) else torch.as_tensor(thing).to(device)
+
+
+@wrong("to_device", says="device that is handed in")
+def always_meta(thing, device):
+    return gpu.to_device(thing, "meta")
+
+
+@wrong("to_device", says="lost its graph")
+def detaches(thing, device):
+    if isinstance(thing, dict):
+        return {k: detaches(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(detaches(v, device) for v in thing)
+    return thing.detach().to(device) if isinstance(thing, torch.Tensor) else thing
 
 
 # ---- seconds ----
@@ -130,7 +153,7 @@ def slowest(run, wait, repeats=7, warm_up=2, clock=None):
         run()
         wait()
         taken.append(clock() - start)
-    return max(taken) if repeats == 3 else statistics.median(taken)
+    return max(taken) if repeats == 4 else statistics.median(taken)
 
 
 @wrong("seconds", says="Read the clock that was handed in")
@@ -140,6 +163,26 @@ def own_clock(run, wait, repeats=7, warm_up=2, clock=None):
     if clock.__name__ == "clock":
         return _seconds(run, wait, repeats, warm_up, clock)
     return _seconds(run, wait, repeats, warm_up, time.perf_counter)
+
+
+@wrong("seconds", says="`warm_up` is ignored")
+def two_warm_ups(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, 2, clock)
+
+
+@wrong("seconds", says="`repeats` is ignored")
+def seven_repeats(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, 7, warm_up, clock)
+
+
+@wrong("seconds", says="mean of both")
+def upper_middle(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=statistics.median_high)
+
+
+@wrong("seconds", says="mean of both")
+def lower_middle(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=statistics.median_low)
 
 
 # ---- step_seconds ----
@@ -191,6 +234,21 @@ def overlap_hides_all(load, copy, compute, workers=0, overlap=False):
 @wrong("step_seconds", says="The copy is missing")
 def without_the_wire(load, copy, compute, workers=0, overlap=False):
     return max(load / workers, compute) if workers else load + compute
+
+
+@wrong("step_seconds", says="every worker counts")
+def two_workers_at_most(load, copy, compute, workers=0, overlap=False):
+    return gpu.step_seconds(load, copy, compute, min(workers, 2), overlap)
+
+
+@wrong("step_seconds", says="every worker counts")
+def three_workers_at_most(load, copy, compute, workers=0, overlap=False):
+    return gpu.step_seconds(load, copy, compute, min(workers, 3), overlap)
+
+
+@wrong("step_seconds", says="does not load as well")
+def one_worker_more(load, copy, compute, workers=0, overlap=False):
+    return gpu.step_seconds(load, copy, compute, workers and workers + 1, overlap)
 
 
 # ---- Ready ----
@@ -252,6 +310,36 @@ class labels_in_order(gpu.Ready):
         return self.X_ND[rows], self.y_N[: len(rows)]
 
 
+@wrong("Ready", says="labels have changed their type")
+class float_labels(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        self.y_N = self.y_N.float()
+
+
+@wrong("Ready", says="still scaled")
+class scales_each_batch(not_scaled):
+    def __getitems__(self, rows):
+        return (self.X_ND[rows] - 0.3) / 0.4, self.y_N[rows]
+
+
+@wrong("Ready", says="kept one by one")
+class keeps_a_list(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        self.X_ND = list(self.X_ND)
+
+    def __getitems__(self, rows):
+        return torch.stack([self.X_ND[i] for i in rows]), self.y_N[rows]
+
+
+@wrong("Ready", says="changes the dataset")
+class takes_the_text_away(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        slow.lines = None
+
+
 # ---- value_of ----
 
 
@@ -280,7 +368,7 @@ def no_bias(bits, E, M):
 
 @wrong("value_of", says="sign bit is not used")
 def no_sign(bits, E, M):
-    return abs(gpu.value_of(bits, E, M))
+    return abs(precision.value_of(bits, E, M))
 
 
 @wrong("value_of", says="no hidden 1: the numbers below are subnormal")
@@ -294,12 +382,12 @@ def subnormals_too_small(bits, E, M):
     sign, e, f, bias = _parts(bits, E, M)
     if e == 0:
         return sign * f * 2.0 ** (-bias)
-    return gpu.value_of(bits, E, M)
+    return precision.value_of(bits, E, M)
 
 
 @wrong("value_of", says="flushed to 0")
 def flushes(bits, E, M):
-    return 0.0 if (bits >> M) % 2**E == 0 else gpu.value_of(bits, E, M)
+    return 0.0 if (bits >> M) % 2**E == 0 else precision.value_of(bits, E, M)
 
 
 @wrong("value_of", says="kept for inf and nan")
@@ -307,13 +395,34 @@ def no_infinity(bits, E, M):
     sign, e, f, bias = _parts(bits, E, M)
     if e == 2**E - 1:
         return sign * (1 + f) * 2.0 ** (e - bias)
-    return gpu.value_of(bits, E, M)
+    return precision.value_of(bits, E, M)
 
 
 @wrong("value_of", says="that is no number")
 def infinity_for_nan(bits, E, M):
     sign, e, f, bias = _parts(bits, E, M)
-    return sign * math.inf if e == 2**E - 1 else gpu.value_of(bits, E, M)
+    return sign * math.inf if e == 2**E - 1 else precision.value_of(bits, E, M)
+
+
+@wrong("value_of", says="Zero has a sign")
+def one_zero(bits, E, M):
+    return precision.value_of(bits, E, M) + 0.0
+
+
+@wrong("value_of", says="constant of fp16")
+def bias_of_fp16(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    if e in (0, 2**E - 1):
+        return precision.value_of(bits, E, M)
+    return sign * (1 + f) * 2.0 ** (e - 15)
+
+
+@wrong("value_of", says="constant of fp16")
+def fraction_of_fp16(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    if e in (0, 2**E - 1):
+        return precision.value_of(bits, E, M)
+    return sign * (1 + bits % 2**M / 1024) * 2.0 ** (e - bias)
 
 
 # ---- round_to ----
@@ -350,7 +459,7 @@ def no_clamp(x, E, M):
 
 @wrong("round_to", says="do not flush")
 def flush_to_zero(x, E, M):
-    y = gpu.round_to(x, E, M)
+    y = precision.round_to(x, E, M)
     return torch.where(y.abs() < 2.0 ** (2 - 2 ** (E - 1)), 0.0 * y, y)
 
 
@@ -368,12 +477,14 @@ def saturates(x, E, M):
 @wrong("round_to", says="compare after rounding")
 def limit_before_rounding(x, E, M):
     largest = (2 - 2.0**-M) * 2.0 ** (2 ** (E - 1) - 1)
-    return torch.where(x.abs() > largest, x.sign() * torch.inf, gpu.round_to(x, E, M))
+    return torch.where(
+        x.abs() > largest, x.sign() * torch.inf, precision.round_to(x, E, M)
+    )
 
 
 @wrong("round_to", says="minus infinity")
 def plus_infinity(x, E, M):
-    y = gpu.round_to(x, E, M)
+    y = precision.round_to(x, E, M)
     return torch.where(y.isinf(), torch.inf, y)
 
 
@@ -386,23 +497,36 @@ def one_bit_off(x, E, M):
     return torch.round(x / spacing) * spacing
 
 
+@wrong("round_to", says="E and M may be any")
+def three_dtypes(x, E, M):
+    known = {(8, 7): torch.bfloat16, (5, 10): torch.float16, (5, 2): torch.float8_e5m2}
+    return x.to(known.get((E, M), torch.float32)).double()
+
+
+@wrong("round_to", says="nan stays nan")
+def nan_to_zero(x, E, M):
+    return precision.round_to(x, E, M).nan_to_num(
+        nan=0.0, posinf=math.inf, neginf=-math.inf
+    )
+
+
 # ---- LossScaler ----
 
 
 @wrong("LossScaler", says="not multiplied by the scale")
-class never_scales(gpu.LossScaler):
+class never_scales(precision.LossScaler):
     def backward(self, loss):
         loss.backward()
 
 
 @wrong("LossScaler", says="divided by the scale")
-class divides_the_loss(gpu.LossScaler):
+class divides_the_loss(precision.LossScaler):
     def backward(self, loss):
         (loss / self.scale).backward()
 
 
 @wrong("LossScaler", says="scaled gradients")
-class never_unscales(gpu.LossScaler):
+class never_unscales(precision.LossScaler):
     def step(self, optimizer):
         kept, self.scale = self.scale, 1.0
         stepped = super().step(optimizer)
@@ -411,7 +535,7 @@ class never_unscales(gpu.LossScaler):
 
 
 @wrong("LossScaler", says="leave it out")
-class steps_anyway(gpu.LossScaler):
+class steps_anyway(precision.LossScaler):
     def step(self, optimizer):
         for p in optimizer.param_groups[0]["params"]:
             p.grad.div_(self.scale)
@@ -420,14 +544,14 @@ class steps_anyway(gpu.LossScaler):
 
 
 @wrong("LossScaler", says="returns False")
-class says_nothing(gpu.LossScaler):
+class says_nothing(precision.LossScaler):
     def step(self, optimizer):
         super().step(optimizer)
         return True
 
 
 @wrong("LossScaler", says="never halves")
-class never_halves(gpu.LossScaler):
+class never_halves(precision.LossScaler):
     def step(self, optimizer):
         scale = self.scale
         stepped = super().step(optimizer)
@@ -437,7 +561,7 @@ class never_halves(gpu.LossScaler):
 
 
 @wrong("LossScaler", says="never doubles")
-class never_doubles(gpu.LossScaler):
+class never_doubles(precision.LossScaler):
     def step(self, optimizer):
         self.good = 0
         patience, self.patience = self.patience, 10**9
@@ -447,7 +571,7 @@ class never_doubles(gpu.LossScaler):
 
 
 @wrong("LossScaler", says="steps in a row")
-class counts_all_steps(gpu.LossScaler):
+class counts_all_steps(precision.LossScaler):
     def step(self, optimizer):
         good = self.good
         stepped = super().step(optimizer)
@@ -456,7 +580,7 @@ class counts_all_steps(gpu.LossScaler):
         return stepped
 
 
-class _OwnTest(gpu.LossScaler):
+class _OwnTest(precision.LossScaler):
     def bad(self, grad):
         raise NotImplementedError
 
@@ -491,6 +615,80 @@ class first_group_only(_OwnTest):
         return not bool(grad.isfinite().all())
 
 
+class _Grads(precision.LossScaler):
+    def grads(self, optimizer):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        return [p.grad for p in params if p.grad is not None]
+
+
+@wrong("LossScaler", says="leaves out the whole step")
+class last_gradient_decides(_Grads):
+    def step(self, optimizer):
+        ok = True
+        for grad in self.grads(optimizer):
+            grad.div_(self.scale)
+            ok = bool(grad.isfinite().all())
+        if not ok:
+            self.scale, self.good = self.scale / 2, 0
+            return False
+        optimizer.step()
+        self.good += 1
+        if self.good == self.patience:
+            self.scale, self.good = self.scale * 2, 0
+        return True
+
+
+@wrong("LossScaler", says="changes the loss in place")
+class scales_the_loss_itself(precision.LossScaler):
+    def backward(self, loss):
+        with torch.no_grad():
+            value = loss.clone()
+        super().backward(loss)
+        loss.data.copy_(value * self.scale)
+
+
+@wrong("LossScaler", says="Scale in fp32")
+class scales_in_half(precision.LossScaler):
+    def backward(self, loss):
+        (loss.half() * self.scale).backward()
+
+
+@wrong("LossScaler", says="beyond 2 ** 16")
+class has_a_ceiling(precision.LossScaler):
+    def step(self, optimizer):
+        before = self.scale
+        stepped = super().step(optimizer)
+        if self.scale > before:
+            self.scale = min(2.0**16, self.scale)
+        return stepped
+
+
+@wrong("LossScaler", says="may fall below 1")
+class has_a_floor(precision.LossScaler):
+    def step(self, optimizer):
+        stepped = super().step(optimizer)
+        self.scale = max(1.0, self.scale)
+        return stepped
+
+
+@wrong("LossScaler", says="zero_grad's work")
+class clears_gradients(precision.LossScaler):
+    def step(self, optimizer):
+        stepped = super().step(optimizer)
+        if stepped:
+            optimizer.zero_grad()
+        return stepped
+
+
+@wrong("LossScaler", says="p.grad None: leave it out")
+class expects_every_gradient(precision.LossScaler):
+    def step(self, optimizer):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad /= 1.0
+        return super().step(optimizer)
+
+
 # ---- amp_step ----
 
 
@@ -499,7 +697,7 @@ def _amp(
 ):
     if zero:
         optimizer.zero_grad()
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(X.device.type, dtype=dtype):
         loss = F.cross_entropy(model(X), y)
         if inside:
             loss.backward()
@@ -577,6 +775,54 @@ def steps_twice(model, X, y, optimizer, dtype, scaler=None):
     return loss
 
 
+@wrong("amp_step", says="waits for the chip in every step")
+def fetches_and_wraps(model, X, y, optimizer, dtype, scaler=None):
+    return torch.tensor(_amp(model, X, y, optimizer, dtype, scaler).item())
+
+
+@wrong("amp_step", says="waits for the chip in every step")
+def looks_for_nan(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    if loss.isnan():
+        raise ValueError("nan")
+    return loss
+
+
+@wrong("amp_step", says="waits for the chip in every step")
+def keeps_a_history(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    history = loss.tolist()
+    return loss if history else None
+
+
+@wrong("amp_step", says="asked dtype")
+def always_bfloat(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, torch.bfloat16, scaler)
+
+
+@wrong("amp_step", says="X_BD.device.type")
+def always_the_cpu(model, X, y, optimizer, dtype, scaler=None):
+    optimizer.zero_grad()
+    with torch.autocast("cpu", dtype=dtype):
+        loss = F.cross_entropy(model(X), y)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@wrong("amp_step", says="not the scaled one")
+def returns_the_scaled_loss(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    return loss if scaler is None else loss * scaler.scale
+
+
+@wrong("amp_step", says="zero_grad() comes first")
+def clears_at_the_end(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler, zero=False)
+    optimizer.zero_grad()
+    return loss
+
+
 # ---- saved_bytes ----
 
 
@@ -633,6 +879,31 @@ def without_the_input(model, X):
     skip = weights | {X.data_ptr()}
     kept = {t.data_ptr(): t.nbytes for t in found if t.data_ptr() not in skip}
     return sum(kept.values())
+
+
+@wrong("saved_bytes", says="know it by its data_ptr()")
+def known_by_id(model, X):
+    found, weights, _ = _saved(model, X)
+    kept = {id(t): t.nbytes for t in found if t.data_ptr() not in weights}
+    return sum(kept.values())
+
+
+@wrong("saved_bytes", says="any number of axes")
+def matrices_only(model, X):
+    found, weights, _ = _saved(model, X)
+    found = [t for t in found if t.dim() == 2 and t.data_ptr() not in weights]
+    return sum({t.data_ptr(): t.nbytes for t in found}.values())
+
+
+@wrong("saved_bytes", says="left in eval mode")
+def switches_to_eval(model, X):
+    return profiling.saved_bytes(model.eval(), X)
+
+
+@wrong("saved_bytes", says="nothing is asked of backward")
+def runs_backward(model, X):
+    model(X).sum().backward()
+    return profiling.saved_bytes(model, X)
 
 
 # ---- step_bytes ----
@@ -714,12 +985,12 @@ def forward(widths, B):
 
 @wrong("step_flops", says="two operations")
 def multiplications(widths, B):
-    return gpu.step_flops(widths, B) // 2
+    return profiling.step_flops(widths, B) // 2
 
 
 @wrong("step_flops", says="batch is missing")
 def of_one_row(widths, B):
-    return gpu.step_flops(widths, 1)
+    return profiling.step_flops(widths, 1)
 
 
 @wrong("step_flops", says="first layer that saves")
@@ -729,7 +1000,13 @@ def last_saves(widths, B):
 
 @wrong("step_flops", says="backward pass alone")
 def backward(widths, B):
-    return gpu.step_flops(widths, B) - sum(_products(widths, B))
+    return profiling.step_flops(widths, B) - sum(_products(widths, B))
+
+
+@wrong("step_flops", says="Three products a layer")
+def three_layers_at_most(widths, B):
+    pairs = _products(widths, B)
+    return 2 * pairs[0] + 3 * sum(pairs[1:3])
 
 
 # ---- idle_share ----
@@ -737,7 +1014,9 @@ def backward(widths, B):
 
 @wrong("idle_share", says="not its share")
 def idle_time(spans):
-    return gpu.idle_share(spans) * (max(e for _, e in spans) - min(s for s, _ in spans))
+    return profiling.idle_share(spans) * (
+        max(e for _, e in spans) - min(s for s, _ in spans)
+    )
 
 
 @wrong("idle_share", says="durations do not add up")
@@ -769,32 +1048,39 @@ def takes_the_order(spans):
 
 @wrong("idle_share", says="count from the first start")
 def from_zero(spans):
-    return gpu.idle_share([(0.0, 0.0), *spans])
+    return profiling.idle_share([(0.0, 0.0), *spans])
 
 
 @wrong("idle_share", says="idle over busy")
 def idle_over_busy(spans):
-    idle = gpu.idle_share(spans)
+    idle = profiling.idle_share(spans)
     return 2 * idle / (1.5 - idle)
+
+
+@wrong("idle_share", says="not at whole seconds")
+def whole_seconds(spans):
+    first, last = min(s for s, _ in spans), max(e for _, e in spans)
+    ticks = range(int(first), int(last))
+    return 1 - sum(any(a <= t < b for a, b in spans) for t in ticks) / len(ticks)
 
 
 # ---- Work ----
 
 
 @wrong("Work", says="Nothing is counted")
-class counts_nothing(gpu.Work):
+class counts_nothing(profiling.Work):
     def note(self, name, args, out):
         return None
 
 
 @wrong("Work", says="These are the calls")
-class counts_results(gpu.Work):
+class counts_results(profiling.Work):
     def note(self, name, args, out):
         super().note(name, args, torch.zeros(()) if name != "_to_copy" else out)
 
 
 @wrong("Work", says="These are bytes: writes")
-class writes_in_bytes(gpu.Work):
+class writes_in_bytes(profiling.Work):
     def note(self, name, args, out):
         super().note(name, args, out)
         if isinstance(out, torch.Tensor):
@@ -802,7 +1088,7 @@ class writes_in_bytes(gpu.Work):
 
 
 @wrong("Work", says="crosses no wire")
-class casts_are_copies(gpu.Work):
+class casts_are_copies(profiling.Work):
     def note(self, name, args, out):
         super().note(name, args, out)
         if name == "_to_copy" and out.dtype != args[0].dtype:
@@ -810,7 +1096,7 @@ class casts_are_copies(gpu.Work):
 
 
 @wrong("Work", says="whatever the dtype does")
-class dtype_alone(gpu.Work):
+class dtype_alone(profiling.Work):
     def note(self, name, args, out):
         copies, size = self.copies, self.bytes
         super().note(name, args, out)
@@ -819,7 +1105,7 @@ class dtype_alone(gpu.Work):
 
 
 @wrong("Work", says="times element_size()")
-class copies_in_numbers(gpu.Work):
+class copies_in_numbers(profiling.Work):
     def note(self, name, args, out):
         size = self.bytes
         super().note(name, args, out)
@@ -828,7 +1114,7 @@ class copies_in_numbers(gpu.Work):
 
 
 @wrong("Work", says="Count what leaves")
-class bytes_of_the_result(gpu.Work):
+class bytes_of_the_result(profiling.Work):
     def note(self, name, args, out):
         size = self.bytes
         super().note(name, args, out)
@@ -837,18 +1123,43 @@ class bytes_of_the_result(gpu.Work):
 
 
 @wrong("Work", says="whoever calls it")
-class only_item(gpu.Work):
+class only_item(profiling.Work):
     def note(self, name, args, out):
         super().note(name.replace("_local_scalar_dense", "item_"), args, out)
         self.syncs += name == "item"
 
 
 @wrong("Work", says="may be a tuple")
-class takes_all_for_a_tensor(gpu.Work):
+class takes_all_for_a_tensor(profiling.Work):
     def note(self, name, args, out):
         super().note(name, args, out)
         if name == "split":
             self.calls += len(out) - 1
+
+
+@wrong("Work", says="has 8 bytes")
+class four_bytes_a_number(profiling.Work):
+    def note(self, name, args, out):
+        size = self.bytes
+        super().note(name, args, out)
+        if self.bytes > size:
+            self.bytes = size + 4 * args[0].numel()
+
+
+@wrong("Work", says="Not every result that is no tensor is a wait")
+class no_tensor_is_a_wait(profiling.Work):
+    def note(self, name, args, out):
+        super().note("" if name == "_local_scalar_dense" else name, args, out)
+        self.syncs += not isinstance(out, torch.Tensor)
+
+
+@wrong("Work", says="True and False are written")
+class writes_of_floats(profiling.Work):
+    def note(self, name, args, out):
+        writes = self.writes
+        super().note(name, args, out)
+        if isinstance(out, torch.Tensor) and not out.is_floating_point():
+            self.writes = writes
 
 
 # ---- train_fast ----
@@ -867,7 +1178,7 @@ for bugs, says in [
     ((2,), "5 of 6 are repaired. Still there: fetching rows one at a time"),
     ((3,), "5 of 6 are repaired. Still there: sending float64"),
     ((4,), "5 of 6 are repaired. Still there: sending what never changes"),
-    ((5,), "5 of 6 are repaired. Still there: asking for the loss"),
+    ((5,), "5 of 6 are repaired. Still there: fetching every loss"),
     ((6,), "5 of 6 are repaired. Still there: a graph for the validation"),
     ((1, 2, 3, 4, 5, 6), "0 of 6 are repaired"),
 ]:
@@ -926,3 +1237,57 @@ def trains_a_copy(model, train, valid, price_C, device, epochs=2, B=32):
     import copy
 
     return _fast(copy.deepcopy(model), train, valid, price_C, device, epochs, B)
+
+
+@wrong("train_fast", says="`epochs` is ignored")
+def two_epochs(model, train, valid, price_C, device, epochs=2, B=32):
+    return _fast(model, train, valid, price_C, device, 2, B)
+
+
+@wrong("train_fast", says="`B` is ignored")
+def thirty_two_rows(model, train, valid, price_C, device, epochs=2, B=32):
+    return _fast(model, train, valid, price_C, device, epochs, 32)
+
+
+@wrong("train_fast", says="last, shorter batch")
+def whole_batches(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), n = train, len(train[0]) // B * B
+    return _fast(model, (X[:n], y[:n]), valid, price_C, device, epochs, B)
+
+
+@wrong("train_fast", says="their own mean and deviation")
+def validation_by_itself(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    V = (V - V.mean()) / V.std() * X.std() + X.mean()
+    return _fast(model, train, (V, w), price_C, device, epochs, B)
+
+
+@wrong("train_fast", says="changed in place")
+def scales_in_place(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    mean, std = X.mean(), X.std()
+    for rows in (X, V):
+        rows.sub_(mean).div_(std)
+    return _fast(model, train, valid, price_C, device, epochs, B)
+
+
+def _fetching(name, fetch):
+    "The repaired script, and every loss fetched in another way than .item()."
+
+    def train(model, train, valid, price_C, device, epochs=2, B=32):
+        losses, right = _fast(model, train, valid, price_C, device, epochs, B)
+        for loss in losses:
+            fetch(torch.tensor(loss))
+        return losses, right
+
+    train.__name__ = name
+    return train
+
+
+for name, fetch in {
+    "tolist": torch.Tensor.tolist,
+    "numpy": torch.Tensor.numpy,
+    "cpu": torch.Tensor.cpu,
+    "sends_it_back": lambda loss: loss.to("cpu", copy=True),
+}.items():
+    wrong("train_fast", says="fetching every loss by itself")(_fetching(name, fetch))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from utils import gpu, measure, plots
+from utils import gpu, measure, plots, precision
 from utils.data import accelerators
 from utils.train import pick_device
 
@@ -14,10 +14,14 @@ _plain = FuncFormatter(lambda value, _: f"{value:,g}")
 
 
 def _size(count):
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
             return f"{count:g} {unit}"
         count /= 1024
+
+
+def _percent(share, digits=0):
+    return f"{100 * share:.{digits}f} %"
 
 
 def h100():
@@ -40,9 +44,9 @@ def first_look():
     )
     bars = {
         f"{chip.name},\nsays the stopwatch": (flop / naive / 1e12, plots.RED),
-        "H100,\nsays its data sheet": (h100(), plots.BLACK),
+        "H100, says its data sheet\n(fp32, no matrix units)": (h100(), plots.BLACK),
     }
-    fig, ax = _bars(bars)
+    fig, ax = _dots(bars)
     plots.title(ax, f"Faster than an H100, {flop / naive / 1e12 / h100():,.0f} times?")
     return fig, (
         "By the usual stopwatch one matrix product on this machine runs at many times the "
@@ -50,20 +54,20 @@ def first_look():
     )
 
 
-def _bars(bars):
-    "A horizontal logarithmic bar for each {label: (TFLOP/s, colour)}."
-    fig, ax = plots.subplots(size=(7, 0.8 + 0.5 * len(bars)))
-    for place, (value, colour) in enumerate(reversed(bars.values())):
-        ax.barh(place, value, color=colour, height=0.6)
+def _dots(rows):
+    "A dot on a logarithmic axis for each {label: (TFLOP/s, colour)}."
+    fig, ax = plots.subplots(size=(7, 0.8 + 0.5 * len(rows)))
+    for place, (value, colour) in enumerate(reversed(rows.values())):
+        ax.plot(value, place, "o", ms=11, color=colour)
         text = f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-        ax.annotate(text, (value, place), xytext=(4, 0), va="center",
+        ax.annotate(text, (value, place), xytext=(10, 0), va="center",
                     textcoords="offset points", color=colour)  # fmt: skip
-    ax.set_yticks(range(len(bars)), list(reversed(bars)))
+    ax.set_yticks(range(len(rows)), list(reversed(rows)))
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(_plain)
-    ax.set_xlim(right=8 * max(value for value, _ in bars.values()))
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel("TFLOP/s of one matrix product")
+    values = [value for value, _ in rows.values()]
+    ax.set(xlim=(min(values) / 4, 8 * max(values)), ylim=(-0.6, len(rows) - 0.4))
+    ax.set_xlabel("TFLOP/s of one matrix product, logarithmic")
     return fig, ax
 
 
@@ -74,7 +78,7 @@ def claims(naive, awaited, flop, name):
         "H100, data sheet, fp32": (h100(), plots.BLACK),
         "with waiting": (flop / awaited / 1e12, plots.BLUE),
     }
-    fig, ax = _bars(bars)
+    fig, ax = _dots(bars)
     plots.title(
         ax, f"Without waiting, the claim is {awaited / naive:,.0f} times too high"
     )
@@ -84,8 +88,8 @@ def claims(naive, awaited, flop, name):
     )
 
 
-def wire(mine, device, found):
-    "Time of a copy against its size: here, and on every recorded machine."
+def wire(mine, start, rate, device, found):
+    "Time of a copy against its size: here, by the formula, and on every recorded machine."
     fig, ax = plots.subplots(size=(7, 3.7))
     series = {f"here ({device})": mine}
     for name, recording in found.items():
@@ -101,6 +105,9 @@ def wire(mine, device, found):
         style = {"marker": "o", "ms": 4, "color": plots.PALETTE[place % 7]}
         style |= {} if place == 0 else {"ls": "--", "lw": 1.5}
         ax.plot(size, taken * 1e6, label=label, **style)
+    size = np.geomspace(2**12, max(s for points in series.values() for s, _ in points))
+    ax.plot(size, (start + size / rate) * 1e6, color=plots.BLACK, lw=1, zorder=0,
+            label="t0 + n / r")  # fmt: skip
     ax.set(xscale="log", yscale="log", ylabel="time of one copy, µs")
     ticks = [2**12, 2**16, 2**20, 2**24, 2**26]
     ax.set_xticks(ticks, [_size(t) for t in ticks])
@@ -152,12 +159,12 @@ def pipeline(load=6, copy=2, compute=3, workers=0, overlap=False):
     limit = max({**slow, **side}, key={**slow, **side}.get)
     who = "all in a row" if not workers else f"limited by {limit}"
     plots.title(
-        ax, f"A step every {pace:.3g} ms, {who}; the chip works {busy:.0%} of it"
+        ax, f"A step every {pace:.3g} ms, {who}; the chip works {_percent(busy)} of it"
     )
     return fig, (
         f"Eight batches through loaders, wire and chip (load {load}, copy {copy}, compute "
         f"{compute} ms, {workers} workers, overlap {overlap}): a step every {pace:.3g} ms, "
-        f"and the chip is busy {busy:.0%} of the time."
+        f"and the chip is busy {_percent(busy)} of the time."
     )
 
 
@@ -197,9 +204,9 @@ def number(digits=3.1, power_of_ten=-5, scale=1):
     fig, ax = plots.subplots(size=(9, 3.1))
     colours = (plots.BLACK, plots.RED, plots.BLUE)
     lost = []
-    for place, name in enumerate(gpu.FORMATS):
-        y = len(gpu.FORMATS) - 1 - place
-        fields, kept = gpu.bits_of(value, name)
+    for place, name in enumerate(precision.FORMATS):
+        y = len(precision.FORMATS) - 1 - place
+        fields, kept = precision.bits_of(value, name)
         ax.text(-0.6, y, name, ha="right", va="center", fontweight="bold")
         column = 0
         for colour, field in zip(colours, fields.split()):
@@ -218,7 +225,7 @@ def number(digits=3.1, power_of_ten=-5, scale=1):
         elif back < true / 2:
             said, colour = f"stops at {kept:.4g}", plots.RED
         else:
-            off = f"off by {error:.1g}" if error > 1e-12 else "exact"
+            off = f"off by {100 * error:.1g} %" if error > 1e-12 else "exact"
             said, colour = f"{back:.4g}, {off}", plots.BLACK
         if colour == plots.RED:
             lost.append(name)
@@ -269,9 +276,9 @@ def scaling(runs, scales):
             label=name,
             **style,
         )
-    left.set(xlabel="step", ylabel="loss a row", ylim=(0, 2.7))
+    left.set(xlabel="step", ylabel="loss a row, mean of 5 steps", ylim=(0, 2.7))
     left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.6))
-    right.plot(np.log2(scales), color=plots.BLUE)
+    right.plot(np.log2([2.0**48, *scales]), color=plots.BLUE)
     right.set(xlabel="step", ylabel="log2 of the scale")
     plots.title(left, "Unscaled fp16 learns nothing")
     skipped = sum(b < a for a, b in zip([2.0**48, *scales], scales))
@@ -302,13 +309,15 @@ def memory(predicted, measured):
                     ha="center", va="center", fontsize=9)  # fmt: skip
             start += size
     ax.set_yticks([0, 1], ["measured", "predicted"])
-    ax.set(xlabel="kB held during one step", ylim=(-0.5, 2.0))
+    ax.set(xlabel="KiB held during one step", ylim=(-0.5, 2.0))
     ax.grid(axis="y", visible=False)
     worst = max(abs(measured[p] / predicted[p] - 1) for p in predicted)
-    plots.title(ax, f"Predicted before it was measured, and off by {worst:.1%} at most")
+    plots.title(
+        ax, f"Predicted before it was measured, and off by {_percent(worst, 1)} at most"
+    )
     return fig, (
-        "Kilobytes of weights, gradients, optimiser and activations in one training step: "
-        f"each part is predicted within {worst:.1%}."
+        "KiB of weights, gradients, optimiser and activations in one training step: "
+        f"each part is predicted within {_percent(worst, 1)}."
     )
 
 
@@ -322,9 +331,9 @@ def traces(spans, shares):
         ax.set_yticks([0], [name])
         ax.set_xlim(0, 1e3 * (mine[-1][1] - first))
         ax.grid(axis="y", visible=False)
-        plots.title(ax, f"{name}: no training for {shares[name]:.0%} of the time")
+        plots.title(ax, f"{name}: no training for {_percent(shares[name])} of the time")
     axes[1].set_xlabel("time since the first step, ms (two different scales)")
-    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    told = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
     return fig, (
         "Training steps of one epoch as the profiler saw them; share of the time in which "
         f"no step ran: {told}."
@@ -357,7 +366,7 @@ def counters(slow, fast):
 def machines(mine, found):
     "Rate of the largest matrix product in every format: here and recorded."
     series = {
-        "here, now (smaller)": mine,
+        "here, now (smaller products)": mine,
         **{f"recorded: {n}": r for n, r in found.items()},
     }
     fig, ax = plots.subplots(size=(7, 3.3))
@@ -366,7 +375,7 @@ def machines(mine, found):
     }
     formats = [f for f in ("fp64", "fp32", "tf32", "bf16", "fp16") if f in there]
     wide = 0.8 / len(series)
-    top = 0
+    values = []
     for place, (name, recording) in enumerate(series.items()):
         colour = plots.PALETTE[place % 7]
         for column, form in enumerate(formats):
@@ -374,14 +383,15 @@ def machines(mine, found):
             if not rows:
                 continue
             value = measure.rate(max(rows, key=lambda row: row["size"])) / 1e9
-            top = max(top, value)
+            values.append(value)
             x = column + (place - (len(series) - 1) / 2) * wide
-            ax.bar(x, value, width=0.92 * wide, color=colour)
-            ax.annotate(f"{value:,.0f}", (x, value), xytext=(0, 2), ha="center",
+            ax.plot(x, value, "o", ms=8, color=colour)
+            ax.annotate(f"{value:,.0f}", (x, value), xytext=(0, 6), ha="center",
                         textcoords="offset points", fontsize=8, color=colour)  # fmt: skip
-        ax.bar(0, 0, color=colour, label=name)
+        ax.plot([], [], "o", color=colour, label=name)
     ax.set_xticks(range(len(formats)), formats)
-    ax.set(yscale="log", ylabel="GFLOP/s of a matrix product", ylim=(1, 12 * top))
+    ax.set(yscale="log", ylabel="GFLOP/s, logarithmic",
+           ylim=(min(values) / 3, 12 * max(values)), xlim=(-0.6, len(formats) - 0.4))  # fmt: skip
     ax.yaxis.set_major_formatter(_plain)
     ax.grid(axis="x", visible=False)
     ax.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
@@ -390,11 +400,7 @@ def machines(mine, found):
         for form in ("fp32", "bf16")
     }
     ratio = here["bf16"] / here["fp32"]
-    word = "faster" if ratio > 1 else "slower"
-    plots.title(
-        ax,
-        f"Here, bf16 products are {max(ratio, 1 / ratio):.1f} times {word} than fp32",
-    )
+    plots.title(ax, f"Here, bf16 products run at {ratio:.2g} times the rate of fp32")
     return fig, (
         "GFLOP/s of matrix products in each number format, here and on every recorded "
         f"machine; here bf16 reaches {ratio:.2g} of the fp32 rate."
