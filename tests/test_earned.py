@@ -40,8 +40,8 @@ EARNED = {
     },
     "quantization": {
         "utils.quant": "read_bits quantize affine best_scale group_quantize "
-        "quantized_matmul Observer pack_int4 unpack_int4 compensate fake_quantize "
-        "codebook choose_bits",
+        "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
+        "utils.packed": "pack_int4 unpack_int4",
     },
     "optimizers": {
         "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "

@@ -1,4 +1,4 @@
-"""utils/quant.py: files that are refused, kernels that agree, answers at the edges."""
+"""utils/quant.py, packed.py, kernels.py, bert.py: refused files, kernels that agree, edges."""
 
 import json
 import struct
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from utils import bert, quant
+from utils import bert, kernels, quant
+from utils import packed as packing
 
 
 @pytest.fixture
@@ -25,20 +26,20 @@ def weights():
 @settings(max_examples=60, deadline=None)
 def test_pack_and_unpack_undo_each_other(values):
     q = torch.tensor(values, dtype=torch.int8)
-    packed = quant.pack_int4(q)
+    packed = packing.pack_int4(q)
     assert len(packed) == (len(values) + 1) // 2
-    assert quant.unpack_int4(packed, len(values)).tolist() == values
+    assert packing.unpack_int4(packed, len(values)).tolist() == values
 
 
 @pytest.mark.parametrize("value", [8, -9, 100])
 def test_what_four_bits_cannot_hold(value):
     with pytest.raises(ValueError, match=r"-8 \.\. 7"):
-        quant.pack_int4(torch.tensor([0, value], dtype=torch.int8))
+        packing.pack_int4(torch.tensor([0, value], dtype=torch.int8))
 
 
 def test_wrong_number_of_bytes():
     with pytest.raises(ValueError, match="5 numbers take 3 bytes"):
-        quant.unpack_int4(torch.zeros(2, dtype=torch.uint8), 5)
+        packing.unpack_int4(torch.zeros(2, dtype=torch.uint8), 5)
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.integers(2, 8))
@@ -122,11 +123,11 @@ def test_calibration_sees_every_linear_and_leaves_no_hook():
 @pytest.fixture
 def packed(tmp_path, weights):
     path = tmp_path / "model.bpq"
-    quant.save_packed(
+    packing.save_packed(
         path,
         {
-            "a": quant.pack(weights, 4, 16),
-            "b": quant.pack(weights, 8),
+            "a": packing.pack(weights, 4, 16),
+            "b": packing.pack(weights, 8),
             "bias": torch.arange(3.0),
         },
     )
@@ -134,12 +135,12 @@ def packed(tmp_path, weights):
 
 
 def test_a_file_holds_what_was_written(packed, weights):
-    back = quant.load_packed(packed)
+    back = packing.load_packed(packed)
     for name, bits, group in (("a", 4, 16), ("b", 8, 32)):
         scale = quant.group_scales(weights, group, bits)
         gap = (back[name].weight - weights).abs()
         assert (gap <= 0.51 * quant.spread(scale, group) + 1e-3).all()
-        assert torch.equal(back[name].weight, quant.pack(weights, bits, group).weight)
+        assert torch.equal(back[name].weight, packing.pack(weights, bits, group).weight)
     assert back["bias"].tolist() == [0, 1, 2]
 
 
@@ -147,10 +148,10 @@ def test_the_size_is_what_was_promised(tmp_path):
     W = torch.randn(256, 256)
     size = {}
     for bits, group in ((8, None), (4, 64)):
-        size[bits] = quant.save_packed(
-            tmp_path / "w", {"w": quant.pack(W, bits, group)}
+        size[bits] = packing.save_packed(
+            tmp_path / "w", {"w": packing.pack(W, bits, group)}
         )
-    plain = quant.save_packed(tmp_path / "w", {"w": W})
+    plain = packing.save_packed(tmp_path / "w", {"w": W})
     assert plain > 3.9 * size[8] and plain > 7.4 * size[4]
     assert [p.name for p in tmp_path.iterdir()] == ["w"], "no part is left behind"
 
@@ -160,7 +161,7 @@ def test_every_truncation_is_refused(packed, tmp_path):
     for cut in [*range(12), *range(12, len(blob), 7), len(blob) - 1]:
         packed.write_bytes(blob[:cut])
         with pytest.raises(ValueError, match=r"damaged|no packed model"):
-            quant.load_packed(packed)
+            packing.load_packed(packed)
 
 
 def test_every_flipped_bit_is_refused(packed):
@@ -168,7 +169,7 @@ def test_every_flipped_bit_is_refused(packed):
     for place in range(0, len(blob), 5):
         packed.write_bytes(blob[:place] + bytes([blob[place] ^ 16]) + blob[place + 1 :])
         with pytest.raises(ValueError, match=r"model\.bpq"):
-            quant.load_packed(packed)
+            packing.load_packed(packed)
 
 
 @pytest.mark.parametrize(
@@ -181,31 +182,31 @@ def test_every_flipped_bit_is_refused(packed):
 )  # fmt: skip
 def test_a_header_of_nonsense_with_a_right_checksum(packed, header):
     head = json.dumps(header).encode()
-    blob = quant.MAGIC + struct.pack("<I", len(head)) + head + bytes(40)
+    blob = packing.MAGIC + struct.pack("<I", len(head)) + head + bytes(40)
     packed.write_bytes(blob + struct.pack("<I", zlib.crc32(blob)))
     with pytest.raises(ValueError, match=r"no sense|disagree"):
-        quant.load_packed(packed)
+        packing.load_packed(packed)
 
 
 def test_a_scale_that_16_bits_cannot_hold(weights):
     for factor in (1e8, 1e-12):
         with pytest.raises(ValueError, match="rescale"):
-            quant.pack(weights * factor, 8)
+            packing.pack(weights * factor, 8)
 
 
 def test_three_bits_have_no_file(tmp_path, weights):
     with pytest.raises(ValueError, match="8 or 4 bits, not 3"):
-        quant.save_packed(tmp_path / "x", {"w": quant.pack(weights, 3)})
+        packing.save_packed(tmp_path / "x", {"w": packing.pack(weights, 3)})
 
 
 # ---- kernels ----
 
 MAKE = {
-    "int8": lambda layer: quant.Int8Linear(
-        layer, *quant.affine(0, 1), reduced=quant.saturates()
+    "int8": lambda layer: kernels.Int8Linear(
+        layer, *quant.affine(0, 1), reduced=kernels.saturates()
     ),
-    "int4": lambda layer: quant.Int4Linear(layer, 32),
-    "unpack": quant.UnpackEachTime,
+    "int4": lambda layer: kernels.Int4Linear(layer, 32),
+    "unpack": kernels.UnpackEachTime,
 }
 
 
@@ -213,7 +214,7 @@ MAKE = {
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_kernel_gives_what_its_weights_say(name, bias):
     make = MAKE[name]
-    if not quant.works(make):
+    if not kernels.works(make):
         pytest.skip("this machine has no such kernel")
     torch.manual_seed(0)
     layer, x = nn.Linear(64, 10, bias=bias), torch.rand(2, 5, 64)
@@ -228,15 +229,24 @@ def test_works_says_no():
     def broken(layer):
         raise RuntimeError("no kernel")
 
-    assert not quant.works(broken)
-    assert not quant.works(lambda layer: nn.Linear(64, 32).requires_grad_(False).mul_)
+    assert not kernels.works(broken)
+    assert not kernels.works(lambda layer: nn.Linear(64, 32).requires_grad_(False).mul_)
 
 
 def test_swap_linears_reaches_nested_ones():
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 2))
     names = []
-    quant.swap_linears(model, lambda name, layer: names.append(name) or nn.Identity())
+    kernels.swap_linears(model, lambda name, layer: names.append(name) or nn.Identity())
     assert names == ["0.0", "1"] and isinstance(model[0][0], nn.Identity)
+
+
+def test_seconds_of_each_round_and_no_gradient():
+    seen = []
+    taken = kernels.cpu_seconds(
+        {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2, 3
+    )
+    assert seen == ["a", "a", "b", "b"] * 4  # the first of four rounds warms up
+    assert [len(times) for times in taken.values()] == [3, 3]
 
 
 # ---- the pre-trained model ----

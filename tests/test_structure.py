@@ -372,3 +372,36 @@ def test_every_link_of_the_guides_leads_somewhere():
         for _, text, target in LINK.findall(guide.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:|#", target):
                 assert Path(guide.parent, target.split("#")[0]).exists(), (text, target)
+
+
+def key_letters():
+    "The letters of README's key of axes."
+    text = (author.ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(x for x in text.split("\n") if x.startswith("Names of arrays end in"))
+    return set(re.findall(r"`([A-Z])`", line))
+
+
+def axes(source):
+    "{name: letters} of the names in a cell that end in axes: X_ND, w_D, mean_3."
+    names = [
+        n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Name, ast.arg))
+    ]
+    names = {getattr(n, "id", None) or getattr(n, "arg", "") for n in names}
+    found = {name: re.search(r"[a-z0-9]_([A-Z][A-Z0-9]*)$", name) for name in names}
+    return {name: set(re.sub(r"\d", "", m[1])) for name, m in found.items() if m}
+
+
+def test_names_that_end_in_axes_are_recognised():
+    source = "X_ND, MAX_ROWS, w_2D, by_rank = 1, 2, 3, 4\ndef f(std_3, y_hat_N): pass"
+    assert axes(source) == {"X_ND": {"N", "D"}, "y_hat_N": {"N"}}
+    assert {"N", "D", "H", "B", "T", "E", "V", "C"} <= key_letters()
+
+
+@solution
+def test_names_of_arrays_end_in_letters_of_the_key(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            for name, letters in axes(cell.source).items():
+                assert letters <= key_letters(), (
+                    f"{cell.id}: {name}: README has the key"
+                )

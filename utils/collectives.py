@@ -3,6 +3,10 @@
 A collective is a function of every rank's own array and its end of the network, `comm`:
 a `Comm` of utils.network to practise on, or a `Wire` between real processes. x_N is a
 flat array of N numbers; `cut` says which chunk of it is whose. Inputs are left as they are.
+What is no flat array raises TypeError or ValueError on the rank that passed it.
+
+The ring is Patarasuk and Yuan's (2009); tree, doubling and the alpha-beta costs are as
+in Thakur, Rabenseifner and Gropp (2005).
 """
 
 import json
@@ -15,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils import given
+
 
 class Wire:
     """One rank's end of torch.distributed: send, recv and sendrecv of NumPy arrays.
@@ -23,7 +29,8 @@ class Wire:
     """
 
     def __init__(self, rank, size):
-        self.rank, self.size = rank, size
+        self.size = given.whole("size", size)
+        self.rank = given.whole("rank", rank, 0, self.size - 1)
 
     def send(self, x, to):
         "Send x to rank `to`; returns when it is on its way."
@@ -50,6 +57,9 @@ def _tensor(array):
     "The same memory as a tensor; a strided array would be copied, and what arrives lost."
     import torch
 
+    if not isinstance(array, np.ndarray):
+        kind = given.kind(array)
+        raise TypeError(f"what travels is a NumPy array, not {kind}")
     if not array.flags.c_contiguous:
         raise ValueError("only contiguous arrays travel: pass a copy, x.copy()")
     return torch.from_numpy(array)
@@ -60,18 +70,48 @@ def _tensor(array):
 
 def pass_right(held):
     "Every rank hands what it holds to the next, the last to rank 0: list -> new list."
+    if not isinstance(held, (list, tuple, np.ndarray)):
+        raise TypeError(f"held is a list, one entry a rank, not {type(held).__name__}")
     return [held[rank - 1] for rank in range(len(held))]
 
 
 def cut(N, n):
     "N numbers in n chunks as equal as can be, in order: -> n slices."
-    if n < 1 or N < 0:
-        raise ValueError(f"cut(N, n) needs N >= 0 and n >= 1, not {N} and {n}")
+    try:
+        N, n = given.whole("N", N, least=0), given.whole("n", n)
+    except ValueError:
+        raise ValueError(
+            "cut(N, n) needs N >= 0 and n >= 1, whole numbers, not "
+            f"{N!r:.40} and {n!r:.40}"
+        ) from None
     ends = [N * i // n for i in range(n + 1)]
     return [slice(a, b) for a, b in pairwise(ends)]
 
 
 # ---- with messages ----
+
+
+def _flat(x_N, name="x_N"):
+    "x_N, a flat array: of rows, only the first axis would be cut."
+    if not isinstance(x_N, np.ndarray):
+        kind = given.kind(x_N)
+        raise TypeError(f"{name} is a NumPy array on every rank, not {kind}")
+    if x_N.ndim != 1:
+        raise ValueError(f"{name} is flat, x.ravel(), not of shape {x_N.shape}")
+    return x_N
+
+
+def _room(part, N, comm):
+    "An empty (N,) with this rank's chunk of it filled by `part`, and all chunks."
+    chunks, y_N = cut(N, comm.size), np.empty(N, _flat(part, "part").dtype)
+    mine = y_N[chunks[comm.rank]]
+    if len(part) != len(mine):  # one number would be stretched over the chunk
+        raise ValueError(
+            f"rank {comm.rank}'s chunk of N = {N} has {len(mine)} numbers, "
+            f"not {len(part)}"
+        )
+    mine[:] = part
+    return y_N, chunks
 
 
 def shift(x_N, comm):
@@ -89,7 +129,7 @@ def shift(x_N, comm):
 
 def broadcast(x_N, comm):
     "Rank 0's numbers, on every rank, in ceil(log2 n) rounds: -> (N,)."
-    y_N, reach = x_N.copy(), 1
+    y_N, reach = _flat(x_N).copy(), 1
     while reach < comm.size:
         if comm.rank < reach and comm.rank + reach < comm.size:
             comm.send(y_N, comm.rank + reach)
@@ -101,7 +141,7 @@ def broadcast(x_N, comm):
 
 def scatter(x_N, comm):
     "Chunk r of rank 0's numbers, on rank r: -> (N/n,)."
-    chunks = cut(len(x_N), comm.size)
+    chunks = cut(len(_flat(x_N)), comm.size)
     if comm.rank == 0:
         for to in range(1, comm.size):
             comm.send(x_N[chunks[to]], to)
@@ -113,12 +153,10 @@ def scatter(x_N, comm):
 
 def gather(part, N, comm):
     "Every rank's chunk, put together on rank 0: -> (N,) there, None elsewhere."
+    y_N, chunks = _room(part, N, comm)
     if comm.rank != 0:
         comm.send(part, 0)
         return None
-    chunks = cut(N, comm.size)
-    y_N = np.empty(N, part.dtype)
-    y_N[chunks[0]] = part
     for source in range(1, comm.size):
         comm.recv(y_N[chunks[source]], source)
     return y_N
@@ -127,7 +165,7 @@ def gather(part, N, comm):
 def reduce_scatter(x_N, comm):
     "The sum over all ranks of chunk r, on rank r, round a ring: -> (N/n,)."
     n, rank = comm.size, comm.rank
-    chunks = cut(len(x_N), n)
+    chunks = cut(len(_flat(x_N)), n)
     partial = x_N[chunks[(rank - 1) % n]].copy()
     for step in range(1, n):
         mine = x_N[chunks[(rank - 1 - step) % n]]
@@ -141,8 +179,7 @@ def reduce_scatter(x_N, comm):
 def all_gather(part, N, comm):
     "Every rank's chunk, put together on every rank, round a ring: -> (N,)."
     n, rank = comm.size, comm.rank
-    chunks, y_N = cut(N, n), np.empty(N, part.dtype)
-    y_N[chunks[rank]] = part
+    y_N, chunks = _room(part, N, comm)
     for step in range(n - 1):
         leaving, arriving = chunks[(rank - step) % n], chunks[(rank - step - 1) % n]
         comm.sendrecv(y_N[leaving], (rank + 1) % n, y_N[arriving], (rank - 1) % n)
@@ -160,7 +197,12 @@ def ring_all_reduce(x_N, comm, mean=False):
 def ring_in_place(x_N, comm, spare_N):
     "ring_all_reduce without new memory: the sum replaces x_N; spare_N has N // n + 1."
     n, rank = comm.size, comm.rank
-    chunks, right, left = cut(len(x_N), n), (rank + 1) % n, (rank - 1) % n
+    chunks, right, left = cut(len(_flat(x_N)), n), (rank + 1) % n, (rank - 1) % n
+    if len(_flat(spare_N, "spare_N")) * n < len(x_N) or spare_N.dtype != x_N.dtype:
+        raise ValueError(
+            f"spare_N has N // n + 1 = {len(x_N) // n + 1} numbers of {x_N.dtype}, not "
+            f"{len(spare_N)} of {spare_N.dtype}"
+        )
     for step in range(n - 1):
         mine = x_N[chunks[(rank - 2 - step) % n]]
         arriving = spare_N[: len(mine)]
@@ -175,7 +217,7 @@ def doubling_all_reduce(x_N, comm):
     "The sum over all ranks, on every rank, in log2 n exchanges: -> (N,)."
     if comm.size & (comm.size - 1):
         raise ValueError(f"recursive doubling needs 2, 4, 8 ... ranks, not {comm.size}")
-    y_N, theirs, distance = x_N.copy(), np.empty_like(x_N), 1
+    y_N, theirs, distance = _flat(x_N).copy(), np.empty_like(x_N), 1
     while distance < comm.size:
         partner = comm.rank ^ distance
         comm.sendrecv(y_N, partner, theirs, partner)
@@ -186,7 +228,7 @@ def doubling_all_reduce(x_N, comm):
 
 def star_all_reduce(x_N, comm):
     "The sum over all ranks, on every rank, by way of rank 0: -> (N,)."
-    y_N = x_N.copy()
+    y_N = _flat(x_N).copy()
     if comm.rank == 0:
         theirs = np.empty_like(x_N)
         for source in range(1, comm.size):
@@ -204,15 +246,28 @@ def star_all_reduce(x_N, comm):
 
 
 def fit(bytes_S, seconds_S):
-    "alpha (s) and beta (s a byte) of seconds = alpha + beta * bytes, in relative error."
-    bytes_S, seconds_S = np.asarray(bytes_S, float), np.asarray(seconds_S, float)
+    """alpha (s), beta (s a byte) of seconds = alpha + beta * bytes, in relative error.
+
+    (S,), (S,) -> two numbers; seconds above 0, at least two different sizes.
+    """
+    bytes_S, seconds_S = given.arrays(bytes_S=bytes_S, seconds_S=seconds_S)
+    if len(set(bytes_S.tolist())) < 2:
+        raise ValueError("a line needs messages of at least two different sizes")
+    if not (np.isfinite(seconds_S).all() and seconds_S.min() > 0):
+        raise ValueError(f"seconds are above 0, not {seconds_S!r:.60}")
     A = np.c_[np.ones(len(bytes_S)), bytes_S] / seconds_S[:, None]
     alpha, beta = np.linalg.lstsq(A, np.ones(len(A)), rcond=None)[0]
     return alpha, beta
 
 
 def cost(algorithm, n, size, alpha, beta):
-    "Seconds of an all-reduce of `size` bytes on n ranks: 'star', 'ring' or 'doubling'."
+    """Seconds of an all-reduce of `size` bytes on n ranks, 'star', 'ring', 'doubling'.
+
+    alpha: seconds a message, beta: seconds a byte; size may be an array.
+    """
+    given.whole("n", n)
+    if np.min(given.array("size", size)) < 0 or alpha < 0 or beta < 0:
+        raise ValueError("size, alpha and beta are at least 0")
     if algorithm == "star":
         return 2 * (n - 1) * (alpha + beta * size)
     if algorithm == "ring":
@@ -224,6 +279,7 @@ def cost(algorithm, n, size, alpha, beta):
 
 def choose(n, size, alpha, beta):
     "The cheaper of 'ring' and 'doubling'; doubling needs a power of two."
+    n = given.whole("n", n)
     if n & (n - 1):
         return "ring"
     return min(("ring", "doubling"), key=lambda name: cost(name, n, size, alpha, beta))
@@ -238,6 +294,8 @@ def share(folder, rank, n, N, dtype=np.float32):
     Call it in every rank, with a folder that they share (`shared_folder`). Entry `rank`
     is this rank's own to write; they begin with zeros.
     """
+    n, N = given.whole("n", n), given.whole("N", N)
+    rank = given.whole("rank", rank, 0, n - 1)
     from torch import distributed as dist
 
     files = [f"{folder}/{r}" for r in range(n)]
@@ -252,6 +310,8 @@ def shared_add(all_RN, rank, block=16_384):
 
     `block` numbers at a time, few enough for a core's cache.
     """
+    rank = given.whole("rank", rank, 0, len(all_RN) - 1)
+    block = given.whole("block", block)
     from torch import distributed as dist
 
     first_N, *rest_RN = all_RN
@@ -268,6 +328,7 @@ def shared_add(all_RN, rank, block=16_384):
 
 def shared_folder(needed):
     "A temporary folder in memory where it has room for `needed` bytes, else on disk."
+    needed = given.number("needed", needed)
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2 * needed
     return tempfile.TemporaryDirectory(
@@ -284,6 +345,9 @@ def in_turns(racers, repeats):
     Every rank passes the same names; a barrier before each call lets all begin together.
     The first round warms up and is not counted.
     """
+    repeats = given.whole("repeats", repeats)
+    if not isinstance(racers, dict):
+        raise TypeError(f"racers is {{name: function}}, not {type(racers).__name__}")
     from torch import distributed as dist
 
     seconds = {name: [] for name in racers}
@@ -298,6 +362,8 @@ def in_turns(racers, repeats):
 
 def slowest(by_rank):
     "What `in_turns` gave on each rank -> the slowest rank's seconds, {name: (repeats,)}."
+    if not isinstance(by_rank, (list, tuple)) or not by_rank:
+        raise ValueError("by_rank is a list, one {name: seconds} of each rank")
     return {name: np.max([r[name] for r in by_rank], axis=0) for name in by_rank[0]}
 
 

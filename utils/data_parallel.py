@@ -1,34 +1,48 @@
 """What chapter 17 builds: one model on n ranks, each with its own rows.
 
 Every function is called by all ranks of a torch.distributed group, inside
-`ranks.run(fn, n)`, under torchrun, or in a rehearsal (utils.rehearsal). Shapes: X (B, D)
-and y (B,) are this rank's rows of the batch; B may differ between ranks.
+`ranks.run(fn, n)`, under torchrun, or in a rehearsal (utils.rehearsal); elsewhere it
+raises RuntimeError. Shapes: X (B, D) and y (B,) are this rank's rows of the batch; B may
+differ between ranks. The buckets follow S. Li et al., PyTorch Distributed (2020),
+https://arxiv.org/abs/2006.15704, section 3.2.
 """
 
 import math
 import os
-import shutil
-import tempfile
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import distributed as dist
+from torch import nn
+
+from utils import given
+from utils.collectives import shared_folder
 
 
 def mean_of_shards(grads_RP, rows_R):
-    "Gradient of the mean loss over all rows, from each shard's: (R,P), (R,) -> (P,)."
-    rows_R = torch.as_tensor(rows_R, dtype=grads_RP.dtype)
-    if len(rows_R) != len(grads_RP) or not rows_R.sum() > 0:
+    """Gradient of the mean loss over all rows, from each shard's: (R,P), (R,) -> (P,).
+
+    sum of rows_R[r] * grads_RP[r], over the sum of rows_R; ValueError where no row is.
+    """
+    if not isinstance(grads_RP, torch.Tensor) or grads_RP.ndim != 2:
         raise ValueError(
-            f"{len(grads_RP)} shards need {len(grads_RP)} numbers of rows, not all 0"
+            "grads_RP is a tensor of shape (R, P), a row for each shard, not "
+            f"{_said(grads_RP)}"
+        )
+    rows_R = torch.as_tensor(rows_R, dtype=grads_RP.dtype)
+    fits = rows_R.shape == grads_RP.shape[:1] and bool((rows_R >= 0).all())
+    if not fits or not rows_R.sum() > 0:
+        raise ValueError(
+            f"{len(grads_RP)} shards need {len(grads_RP)} numbers of rows of at least 0, "
+            f"and not all 0; these are {_said(rows_R)}"
         )
     return rows_R @ grads_RP / rows_R.sum()
 
 
 def average_gradients(model):
     "Every gradient becomes the mean over all ranks; one that is missing counts as 0."
+    _joined("average_gradients")
     for p in _trained(model):
         if p.grad is None:
             p.grad = torch.zeros_like(p)
@@ -39,6 +53,8 @@ def average_gradients(model):
 @torch.no_grad()
 def synchronise(model):
     "All ranks leave with rank 0's parameters and buffers, in place."
+    _joined("synchronise")
+    _module(model)
     for x in (*model.parameters(), *model.buffers()):
         dist.broadcast(x, src=0)
 
@@ -49,10 +65,12 @@ def shard_order(N, rank, world, seed=0, epoch=0):
     Equally many for every rank: the order is extended by its own beginning. The same
     rows as torch's DistributedSampler gives, and no rank asks another.
     """
-    if N < 1 or not 0 <= rank < world:
-        raise ValueError(
-            f"needs N >= 1 and 0 <= rank < world, not {N}, {rank}, {world}"
-        )
+    N, world = given.whole("N", N), given.whole("world", world)
+    rank = given.whole("rank", rank, least=0, most=world - 1)
+    seed, epoch = (
+        given.whole("seed", seed, least=0),
+        given.whole("epoch", epoch, least=0),
+    )
     generator = torch.Generator().manual_seed(seed + epoch)
     order_N = torch.randperm(N, generator=generator)
     whole = -(-N // world) * world
@@ -60,7 +78,13 @@ def shard_order(N, rank, world, seed=0, epoch=0):
 
 
 def mean_over_ranks(total, count):
-    "Sum of all ranks' totals over the sum of their counts: a number, alike on all."
+    """Sum of all ranks' totals over the sum of their counts: a number, alike on all.
+
+    count: at least 0, and above 0 on some rank, else ValueError.
+    """
+    _joined("mean_over_ranks")
+    total = given.number("total", total, least=-math.inf)
+    count = given.number("count", count)
     both = torch.tensor([total, count], dtype=torch.float64)
     dist.all_reduce(both)
     if both[1] == 0:
@@ -69,9 +93,17 @@ def mean_over_ranks(total, count):
 
 
 def parallel_step(model, optimizer, X_BD, y_B):
-    "One step on all ranks' rows as one batch: -> the mean loss of all, alike on all."
+    """One step on all ranks' rows as one batch: -> the mean cross-entropy, alike on all.
+
+    y_B: classes, whole numbers; a rank may have no row, ValueError where no rank has one.
+    """
+    _joined("parallel_step")
+    if len(X_BD) != len(y_B):
+        raise ValueError(f"{len(X_BD)} rows in X_BD and {len(y_B)} in y_B: one y a row")
     rows = torch.tensor(float(len(y_B)), dtype=torch.float64)
     dist.all_reduce(rows)
+    if rows == 0:
+        raise ValueError("no rank has a row: there is nothing to step on")
     total = F.cross_entropy(model(X_BD), y_B, reduction="sum")
     optimizer.zero_grad()
     (total * (dist.get_world_size() / rows.item())).backward()
@@ -86,8 +118,9 @@ def make_buckets(sizes, cap):
     sizes: bytes of each parameter, in the model's order; backward goes through them from
     the last to the first. A bucket has at most `cap` bytes, or one larger parameter.
     """
-    if not cap > 0:
-        raise ValueError(f"a bucket holds a number of bytes above 0, not {cap}")
+    given.number("cap, the bytes of a bucket,", cap, above=0)
+    for number, size in enumerate(sizes):
+        given.number(f"sizes[{number}]", size)
     buckets, room = [], 0
     for number in reversed(range(len(sizes))):
         if not buckets or sizes[number] > room:
@@ -110,8 +143,10 @@ class Overlapped:
     """
 
     def __init__(self, model, cap=2**20):
+        _joined("Overlapped")
         self.model, self.sync = model, True
         params = _trained(model)
+        _one_dtype(params)
         sizes = [p.numel() * p.element_size() for p in params]
         self.buckets = [[params[i] for i in b] for b in make_buckets(sizes, cap)]
         self.begin()
@@ -164,9 +199,17 @@ class Overlapped:
 
 
 def accumulate(parallel, optimizer, batches):
-    "One step on equally large micro-batches [(X, y), ...], which talks once."
+    """One step on equally large micro-batches [(X, y), ...], which talks once.
+
+    parallel: an Overlapped; the loss is cross-entropy, its mean over all rows.
+    """
     if not batches:
         raise ValueError("a step needs at least one micro-batch")
+    if not isinstance(parallel, Overlapped) and not hasattr(parallel, "no_sync"):
+        raise TypeError(f"parallel is Overlapped(model), not {_said(parallel)}")
+    rows = [len(y_B) for _, y_B in batches]
+    if len(set(rows)) > 1:
+        raise ValueError(f"micro-batches are equally large, not of {rows} rows")
     optimizer.zero_grad()
     *first, (X_BD, y_B) = batches
     with parallel.no_sync():
@@ -180,12 +223,15 @@ def accumulate(parallel, optimizer, batches):
 def timeline(ready, seconds):
     """When each bucket travels on one link: [(start, end), ...].
 
-    ready: when each bucket is full, in order; seconds: how long each travels.
+    ready: when each bucket is full, in the order in which they leave; seconds: how long
+    each travels. Bucket i starts at max(ready[i], end of bucket i - 1).
     """
     if len(ready) != len(seconds):
         raise ValueError(f"{len(ready)} buckets and {len(seconds)} times to travel")
     free, trips = 0.0, []
-    for full, takes in zip(ready, seconds):
+    for number, (full, takes) in enumerate(zip(ready, seconds)):
+        given.number(f"ready[{number}]", full)
+        given.number(f"seconds[{number}]", takes)
         start = max(full, free)
         free = start + takes
         trips.append((start, free))
@@ -194,7 +240,42 @@ def timeline(ready, seconds):
 
 def _trained(model):
     "Parameters that get gradients; frozen ones stay without."
-    return [p for p in model.parameters() if p.requires_grad]
+    return [p for p in _module(model).parameters() if p.requires_grad]
+
+
+# ---- what they are given ----
+
+
+def _joined(name):
+    if not dist.is_initialized():
+        raise RuntimeError(
+            f"{name} is called by all ranks of a group, and there is none here: call it "
+            "inside ranks.run(fn, n), rehearse(fn, n), or ranks.main(fn) under torchrun"
+        )
+
+
+def _module(model):
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a torch.nn.Module, not {_said(model)}")
+    return model
+
+
+def _one_dtype(params):
+    dtypes = {p.dtype for p in params}
+    if len(dtypes) != 1:
+        names = (
+            ", ".join(sorted(str(dtype) for dtype in dtypes)) or "no trained parameter"
+        )
+        raise TypeError(
+            f"gradients that travel together have one dtype; here is {names}"
+        )
+    return dtypes.pop()
+
+
+def _said(value):
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{value!r:.60}"
 
 
 # ---- ranks of one machine that share memory ----
@@ -214,13 +295,11 @@ class SharedMemoryStep:
     BLOCK = 16_384  # numbers
 
     def __init__(self, model):
+        _joined("SharedMemoryStep")
         self.rank, self.n = dist.get_rank(), dist.get_world_size()
         self.params, self.token = _trained(model), torch.zeros(1)
-        dtypes = {p.dtype for p in self.params}
-        if len(dtypes) != 1:
-            raise TypeError(f"one buffer holds gradients of one dtype, not {dtypes}")
-        P = sum(p.numel() for p in self.params)
-        self.all_RP = _shared((self.n, P), dtypes.pop())
+        dtype, P = _one_dtype(self.params), sum(p.numel() for p in self.params)
+        self.all_RP = _shared((self.n, P), dtype)
         self.columns = range(P * self.rank // self.n, P * (self.rank + 1) // self.n)
         rows = self.all_RP[self.rank].split([p.numel() for p in self.params])
         self.place = {id(p): row.view_as(p) for p, row in zip(self.params, rows)}
@@ -254,18 +333,15 @@ class SharedMemoryStep:
 def _shared(shape, dtype):
     "A tensor that all ranks of this machine see; its file has no name for longer than needed."
     numbers = math.prod(shape)
-    size = numbers * dtype.itemsize
-    path = [None]
+    path, folder = [None], None
     if dist.get_rank() == 0:
-        memory = Path("/dev/shm")
-        roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2 * size
-        file, path[0] = tempfile.mkstemp("-gradients", dir=memory if roomy else None)
-        os.truncate(file, size)
-        os.close(file)
+        folder = shared_folder(numbers * dtype.itemsize)
+        path[0] = os.path.join(folder.name, "gradients")
+        with open(path[0], "wb") as file:
+            file.truncate(numbers * dtype.itemsize)
     dist.broadcast_object_list(path, src=0)
     shared = torch.from_file(path[0], shared=True, size=numbers, dtype=dtype)
     dist.barrier()
-    if dist.get_rank() == 0:
-        with suppress(OSError):  # Windows keeps a file that is in use
-            os.unlink(path[0])
+    if folder is not None:
+        folder.cleanup()
     return shared.view(shape)

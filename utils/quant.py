@@ -1,58 +1,103 @@
-"""What chapter 24 builds: fewer bits for weights and activations, files, kernels.
+"""What chapter 24 builds: fewer bits for weights and activations, and what repairs them.
 
 Shapes: W (H, D) as torch.nn.Linear keeps it, one row an output; x (..., D). A scale is
 what one step of the integer grid is worth: x is about scale * (q - zero). Grids of
 weights are symmetric, -top .. top with zero 0; those of activations run from 0 to
 2**bits - 1. Groups are runs of `group` inputs within a row; group = D is per channel.
+A number that cannot be raises ValueError, what is no tensor of the right kind TypeError.
+utils.packed has the files, utils.kernels what computes with the codes as they are.
 """
 
 import copy
-import json
 import math
-import struct
-import zlib
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from utils import data, train  # chapter 05 built the loop
-from utils.files import write_whole
+from utils import data, given, train  # chapter 05 built the loop
+
+
+def _floats(name, x):
+    "x, if it is a tensor of floats whose axes are the letters of its name, if it has any."
+    if not torch.is_tensor(x) or not x.is_floating_point():
+        what = f"a tensor of {x.dtype}" if torch.is_tensor(x) else given.kind(x)
+        raise TypeError(f"{name} is a tensor of floats, not {what}")
+    axes = name.rpartition("_")[2] if "_" in name else None
+    if axes and x.ndim != len(axes):
+        raise ValueError(
+            f"{name} has the shape ({', '.join(axes)}{',' * (len(axes) == 1)}), not "
+            f"{tuple(x.shape)}"
+        )
+    return x
+
+
+def _finite(name, x):
+    "x, if it holds numbers, and neither nan nor inf."
+    if not _floats(name, x).numel():
+        raise ValueError(f"{name} holds no number: its shape is {tuple(x.shape)}")
+    if not x.isfinite().all():
+        raise ValueError(f"{name} holds nan or inf")
+    return x
+
+
+def _scale(scale):
+    "A number or a tensor above 0."
+    if torch.is_tensor(scale):
+        if not (scale > 0).all():
+            raise ValueError(f"every scale is above 0, not {scale.min().item():g}")
+    else:
+        given.number("scale", scale, above=0)
+
 
 # ---- one number ----
 
 
 def read_bits(pattern, signed):
     "The whole number a pattern stands for: '1110' -> 14, signed -> -2."
-    if not pattern or set(pattern) - {"0", "1"}:
-        raise ValueError(f"a pattern is made of 0 and 1, not {pattern!r}")
+    if not isinstance(pattern, str) or not pattern or set(pattern) - {"0", "1"}:
+        raise ValueError(f"a pattern is a text of 0 and 1, not {pattern!r}")
     value = int(pattern, 2)
     return value - 2 ** len(pattern) if signed and pattern[0] == "1" else value
 
 
 def top_of(bits):
     "The largest whole number of a symmetric grid: 8 -> 127, 4 -> 7, 2 -> 1."
-    if not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise ValueError(f"bits is a whole number from 2 to 8, not {bits!r}")
-    return 2 ** (bits - 1) - 1
+    return 2 ** (given.whole("bits", bits, 2, 8) - 1) - 1
 
 
 def quantize(x, scale, zero, low, high):
-    "Numbers -> whole numbers low .. high (uint8 where low >= 0, else int8)."
+    """Numbers -> whole numbers low .. high (uint8 where low >= 0, else int8).
+
+    `scale` is a number or a tensor that broadcasts over x. ValueError for a scale that is
+    not above 0 and for ends that no byte holds; nan in x is not looked for.
+    """
+    _floats("x", x)
+    _scale(scale)
+    least, most = (0, 255) if low >= 0 else (-128, 127)
+    if not least <= low <= high <= most:
+        raise ValueError(
+            f"codes lie in 0 .. 255 or in -128 .. 127, low below high: {low} .. {high}"
+        )
     q = (torch.round(x / scale) + zero).clamp(low, high)
     return q.to(torch.uint8 if low >= 0 else torch.int8)
 
 
 def dequantize(q, scale, zero=0):
-    "Whole numbers -> the numbers that they stand for."
+    "Whole numbers -> the numbers that they stand for, float32."
+    if not torch.is_tensor(q):
+        raise TypeError(f"q is a tensor of codes, not {given.kind(q)}")
     return scale * (q.to(torch.float32) - zero)
 
 
 def affine(low, high, bits=8):
-    "Scale and zero point that lay 0 .. 2**bits - 1 over low .. high and over 0."
+    """Scale and zero point that lay 0 .. 2**bits - 1 over low .. high and over 0.
+
+    ValueError where an end is not finite, or low lies above high.
+    """
+    given.whole("bits", bits, 1, 8)
+    if float(low) > float(high):
+        raise ValueError(f"low is at most high, not {low} and {high}")
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     if not math.isfinite(high - low):
         raise ValueError(f"a range has finite ends, not {low} and {high}")
@@ -65,8 +110,10 @@ def affine(low, high, bits=8):
 def best_scale(x, bits, shares):
     "Of share * max|x| / top for each share: the scale with the least squared error."
     top, best = top_of(bits), None
+    _finite("x", x)
     for share in shares:
-        scale = share * x.abs().max().item() / top or 1.0
+        given.number("a share", share, above=0)
+        scale = share * x.abs().max().item() / top or 1.0  # 1 where all x are 0
         back = dequantize(quantize(x, scale, 0, -top, top), scale)
         error = ((back - x) ** 2).mean().item()
         if best is None or error < best[0]:
@@ -81,8 +128,9 @@ def best_scale(x, bits, shares):
 
 def group_scales(W_HD, group, bits):
     "max|w| / top of every group: -> (H, D / group); 1 where a group is all zeros."
-    H, D = W_HD.shape
-    if not 0 < group <= D or D % group:
+    H, D = _finite("W_HD", W_HD).shape
+    group = given.whole("group", group, 1)
+    if D % group:
         raise ValueError(f"groups of {group} do not divide {D} inputs")
     size_HG = W_HD.reshape(H, D // group, group).abs().amax(-1)
     return torch.where(size_HG > 0, size_HG / top_of(bits), torch.ones_like(size_HG))
@@ -96,11 +144,16 @@ def group_quantize(W_HD, group, bits):
 
 def spread(scale_HG, group):
     "A scale for every weight: (H, D / group) -> (H, D)."
+    _floats("scale_HG", scale_HG)
+    given.whole("group", group, 1)
     return scale_HG.repeat_interleave(group, 1)
 
 
 def group_dequantize(q_HD, scale_HG):
     "(H, D) int8 and (H, G) scales -> weights (H, D)."
+    (H, D), shape = q_HD.shape, tuple(scale_HG.shape)
+    if len(shape) != 2 or shape[0] != H or D % shape[1]:
+        raise ValueError(f"scales of shape {shape} do not fit codes of shape {(H, D)}")
     return q_HD.to(torch.float32) * spread(scale_HG, q_HD.shape[1] // scale_HG.shape[1])
 
 
@@ -115,13 +168,22 @@ def rounded(W_HD, bits, group=None):
 def int_matmul(a_BD, b_DH):
     "What the hardware offers: 8-bit whole numbers in, sums of products in 32 bits out."
     for q in (a_BD, b_DH):
-        if q.dtype not in (torch.int8, torch.uint8):
-            raise TypeError(f"int_matmul multiplies int8 and uint8, not {q.dtype}")
+        if not torch.is_tensor(q) or q.dtype not in (torch.int8, torch.uint8):
+            what = q.dtype if torch.is_tensor(q) else given.kind(q)
+            raise TypeError(f"int_matmul multiplies int8 and uint8, not {what}")
+    if a_BD.ndim != 2 or b_DH.ndim != 2 or a_BD.shape[1] != len(b_DH):
+        shapes = f"{tuple(a_BD.shape)} and {tuple(b_DH.shape)}"
+        raise ValueError(f"codes of shapes (B, D) and (D, H), not {shapes}")
     return a_BD.to(torch.int32) @ b_DH.to(torch.int32)
 
 
 def quantized_matmul(a_BD, a_zero, b_DH, b_zero, product=int_matmul):
-    "The sums of (a - a_zero) * (b - b_zero), from 8-bit products: -> int32 (B, H)."
+    """The sums of (a - a_zero) * (b - b_zero), from 8-bit products: -> int32 (B, H).
+
+    Multiplied out as in Jacob and others (2018), section 2.3. Zero points are whole numbers.
+    """
+    a_zero = given.whole("a_zero", a_zero, -math.inf)
+    b_zero = given.whole("b_zero", b_zero, -math.inf)
     D = a_BD.shape[1]
     rows_B1 = a_BD.sum(1, keepdim=True, dtype=torch.int32)
     columns_1H = b_DH.sum(0, keepdim=True, dtype=torch.int32)
@@ -136,7 +198,8 @@ class Observer:
         self.low, self.high = 0.0, 0.0
 
     def see(self, x):
-        "Note one batch."
+        "Note one batch, of any shape; ValueError where it is empty or holds nan or inf."
+        _finite("x", x)
         self.low = min(self.low, x.min().item())
         self.high = max(self.high, x.max().item())
 
@@ -147,6 +210,7 @@ class Observer:
 
 def calibrate(model, run):
     "Watch the input of every nn.Linear while run(model) runs: -> {name: Observer}."
+    given.function("run", run)
     watchers, hooks = {}, []
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear):
@@ -165,37 +229,25 @@ def calibrate(model, run):
     return watchers
 
 
-# ---- two to a byte ----
-
-
-def pack_int4(q_N):
-    "Whole numbers -8 .. 7 -> bytes, the first of each two in the lower half."
-    q_N = q_N.reshape(-1)
-    if q_N.numel() and not (q_N.min() >= -8 and q_N.max() <= 7):
-        raise ValueError("four bits hold -8 .. 7")
-    nibbles = F.pad(q_N.to(torch.int16) & 15, (0, q_N.numel() % 2))
-    return (nibbles[0::2] | nibbles[1::2] << 4).to(torch.uint8)
-
-
-def unpack_int4(packed, count):
-    "Bytes -> the first `count` whole numbers -8 .. 7 in them, int8."
-    if packed.numel() != (count + 1) // 2:
-        raise ValueError(f"{count} numbers take {(count + 1) // 2} bytes")
-    nibbles = torch.stack([packed & 15, packed >> 4], 1).reshape(-1)[:count]
-    return ((nibbles.to(torch.int16) ^ 8) - 8).to(torch.int8)
-
-
 # ---- repairing ----
 
 
 def fake_quantize(x, scale, top):
-    "Values on the grid -top .. top times scale; slope 1 inside it, 0 where it clips."
+    """Values on the grid -top .. top times scale; slope 1 inside it, 0 where it clips.
+
+    The straight-through estimator (Bengio and others, 2013, arXiv:1308.3432).
+    """
+    _floats("x", x)
+    _scale(scale)
+    given.whole("top", top, 1)
     steps = (x / scale).clamp(-top, top)
     return scale * (steps + (steps.round() - steps).detach())
 
 
 def input_products(X_ND, damping=0.01):
     "X'X / N with a share of its mean diagonal added to the diagonal: -> (D, D)."
+    _finite("X_ND", X_ND)
+    given.number("damping", damping)
     C_DD = X_ND.T @ X_ND / len(X_ND)
     return C_DD + damping * C_DD.diagonal().mean() * torch.eye(len(C_DD))
 
@@ -204,11 +256,37 @@ def compensate(W_HD, C_DD, scale_HD, top):
     """Round column by column; what is still to come makes up for each error: -> int8.
 
     The least-squares repair of the later columns is a row of the Cholesky factor of the
-    inverse of C (Frantar and others, 2023), so a column costs H * D, not D**3.
+    inverse of C (Frantar and others, 2023), so a column costs H * D, not D**3. Shapes:
+    C (D, D), scale_HD (H, D), one for every weight: spread() makes it of (H, G).
+    ValueError where C is singular: input_products adds what it needs.
     """
+    H, D = _finite("W_HD", W_HD).shape
+    if _finite("C_DD", C_DD).shape != (D, D):
+        raise ValueError(f"C_DD has the shape {(D, D)}, not {tuple(C_DD.shape)}")
+    if _floats("scale_HD", scale_HD).shape != (H, D):
+        raise ValueError(
+            f"scale_HD has the shape {(H, D)}, a scale for every weight, not "
+            f"{tuple(scale_HD.shape)}: spread(scale_HG, group)"
+        )
+    given.whole("top", top, 1, 127)
+    try:
+        U_DD = _later_shares(C_DD).to(W_HD.dtype)
+    except RuntimeError:  # torch.linalg's own kind of it
+        raise ValueError(
+            "C_DD is singular: some input is always 0, or the sum of others; "
+            "input_products(X, damping) adds a little to the diagonal"
+        ) from None
+    return _column_by_column(W_HD, U_DD, scale_HD, top)
+
+
+def _later_shares(C_DD):
+    "Row d: minus how much of input d each later input can stand in for."
     inverse = torch.linalg.inv(C_DD.double())
-    U_DD = torch.linalg.cholesky((inverse + inverse.T) / 2, upper=True).to(W_HD.dtype)
-    U_DD = U_DD / U_DD.diagonal()[:, None]
+    U_DD = torch.linalg.cholesky((inverse + inverse.T) / 2, upper=True)
+    return U_DD / U_DD.diagonal()[:, None]
+
+
+def _column_by_column(W_HD, U_DD, scale_HD, top):
     W_HD, q_HD = W_HD.clone(), torch.empty_like(W_HD, dtype=torch.int8)
     for d in range(W_HD.shape[1]):
         q_HD[:, d] = quantize(W_HD[:, d], scale_HD[:, d], 0, -top, top)
@@ -219,6 +297,8 @@ def compensate(W_HD, C_DD, scale_HD, top):
 
 def codebook(w_N, k, rounds=20):
     "k values by k-means, from k evenly spaced ones: -> values (k,), codes (N,)."
+    _finite("w_N", w_N)
+    k, rounds = given.whole("k", k, 1), given.whole("rounds", rounds, 0)
     values = torch.linspace(w_N.min().item(), w_N.max().item(), k, dtype=w_N.dtype)
     for _ in range(rounds):
         codes = (w_N[:, None] - values).abs().argmin(1)
@@ -233,7 +313,15 @@ def choose_bits(damage, sizes, budget):
 
     damage  {layer: {bits: what it costs to have this layer alone at these bits}}
     sizes   {layer: weights}; budget: bits in all
+
+    Greedy: one step down at a time, the least damage per bit saved. ValueError where the
+    layers of the two differ, or the budget is too small for any choice.
     """
+    if set(damage) != set(sizes) or not all(damage.values()):
+        raise ValueError(
+            f"damage and sizes name the same layers, each with its bits: {list(damage)} "
+            f"and {list(sizes)}"
+        )
     bits = {layer: max(costs) for layer, costs in damage.items()}
 
     def price(layer):
@@ -252,118 +340,6 @@ def choose_bits(damage, sizes, budget):
     return bits
 
 
-# ---- a file ----
-
-MAGIC = b"BPQ1"
-
-
-class Packed(NamedTuple):
-    "One matrix as it lies on disk: whole numbers, a scale a group."
-
-    q: torch.Tensor  # (H, D) int8
-    scale: torch.Tensor  # (H, D / group)
-    bits: int  # 8 or 4
-
-    @property
-    def weight(self):
-        return group_dequantize(self.q, self.scale)
-
-
-def pack(W_HD, bits, group=None, q=None):
-    "A matrix as Packed: rounded to nearest, or the `q` that was found elsewhere."
-    group = group or W_HD.shape[1]
-    # the scale is stored in 16 bits: round with the scale that will be read back
-    scale_HG = group_scales(W_HD, group, bits).half().float()
-    if not (scale_HG > 0).all() or not scale_HG.isfinite().all():
-        raise ValueError("a scale does not fit in 16 bits: rescale the weights")
-    top = top_of(bits)
-    q = quantize(W_HD, spread(scale_HG, group), 0, -top, top) if q is None else q
-    return Packed(q, scale_HG, bits)
-
-
-def save_packed(path, tensors):
-    """Write {name: Packed or float tensor} -> bytes written; `path` is whole or absent.
-
-    Layout: BPQ1, length of a JSON header, the header (what each tensor is), the bytes of
-    all tensors, and a CRC-32 of everything before it.
-    """
-    header, parts = {}, []
-    for name, tensor in tensors.items():
-        if isinstance(tensor, Packed):
-            if tensor.bits not in (4, 8):
-                raise ValueError(f"{name}: files hold 8 or 4 bits, not {tensor.bits}")
-            header[name] = [tensor.bits, *tensor.q.shape, tensor.scale.shape[1]]
-            q = pack_int4(tensor.q) if tensor.bits == 4 else tensor.q
-            parts += [q.contiguous(), tensor.scale.half()]
-        else:
-            header[name] = [32, *tensor.shape]
-            parts.append(tensor.detach().to(torch.float32).contiguous())
-    head = json.dumps(header, separators=(",", ":")).encode()
-    body = b"".join(part.numpy().tobytes() for part in parts)
-    blob = MAGIC + struct.pack("<I", len(head)) + head + body
-    blob += struct.pack("<I", zlib.crc32(blob))
-    write_whole(path, blob)
-    return len(blob)
-
-
-def load_packed(path):
-    "What save_packed wrote; a damaged or truncated file is refused (ValueError)."
-    path = Path(path)
-    blob = path.read_bytes()
-    if blob[:4] != MAGIC:
-        raise ValueError(f"{path.name} is no packed model: it does not begin with BPQ1")
-    if len(blob) < 12:
-        raise ValueError(
-            f"{path.name} is damaged: it breaks off after {len(blob)} bytes"
-        )
-    if zlib.crc32(blob[:-4]) != struct.unpack("<I", blob[-4:])[0]:
-        raise ValueError(
-            f"{path.name} is damaged: its {len(blob):,} bytes do not match their checksum "
-            "(cut off, or changed)"
-        )
-    start = 8 + struct.unpack("<I", blob[4:8])[0]
-    try:
-        tensors, end = _read(json.loads(blob[8:start]), blob, start)
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RuntimeError,
-    ) as error:
-        raise ValueError(f"{path.name} has a header that makes no sense") from error
-    if end != len(blob) - 4:
-        raise ValueError(f"{path.name}: header and bytes disagree about the length")
-    return tensors
-
-
-def _read(header, blob, at):
-    tensors = {}
-
-    def take(count, kind):
-        nonlocal at
-        if count < 0:
-            raise ValueError("a negative size")
-        array = np.frombuffer(blob, kind, count, at)
-        at += array.nbytes
-        return torch.from_numpy(array.copy())
-
-    for name, (bits, *shape) in header.items():
-        if bits == 32:
-            tensors[name] = take(math.prod(shape), np.float32).reshape(shape)
-            continue
-        H, D, groups = shape
-        if bits not in (4, 8) or groups < 1 or D % groups:
-            raise ValueError(f"{name}: {bits} bits, {D} inputs, {groups} groups")
-        if bits == 4:
-            q = unpack_int4(take((H * D + 1) // 2, np.uint8), H * D)
-        else:
-            q = take(H * D, np.int8)
-        scale = take(H * groups, np.float16).float().reshape(H, groups)
-        tensors[name] = Packed(q.reshape(H, D), scale, bits)
-    return tensors, at
-
-
 # ---- what the chapter measures on ----
 
 
@@ -374,6 +350,7 @@ class Folds:
     """
 
     def __init__(self, epochs=15, count=5, widths=(256, 128)):
+        count = given.whole("count", count, 2, 20)
         X_ND, y_N, X_test, y_test = data.digits()
         self.X_ND = torch.from_numpy(np.concatenate([X_ND, X_test])).float()
         self.y_N = torch.from_numpy(np.concatenate([y_N, y_test]))
@@ -409,117 +386,9 @@ class Folds:
 
 def fit(net, X_ND, y_N, epochs, lr, seed=0):
     "Chapter 05's loop with AdamW and one cycle of the rate: -> the net, trained in place."
+    given.number("lr", lr, above=0)
     batches = train.loader(X_ND, y_N, 128, seed=seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * len(batches))
     train.fit(net, batches, optimizer, epochs, scheduler=cycle)
     return net
-
-
-# ---- kernels: torch's own, where this machine has them ----
-
-
-def saturates():
-    "Does the 8-bit kernel here add two products in 16 bits (x86 without VNNI)? None: no kernel."
-    x, w = (
-        torch.full((4, 64), 255, dtype=torch.uint8),
-        torch.full((16, 64), 127).to(torch.int8),
-    )
-    try:
-        y = _int8_kernel(x, 1.0, 0, _prepack(w), torch.ones(16), None)
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return None
-    return bool((y != 255 * 127 * 64).any())
-
-
-def _prepack(q_HD):
-    return torch.ops.onednn.qlinear_prepack(q_HD, None)
-
-
-def _int8_kernel(q_BD, scale, zero, packed, scale_H, bias):
-    zeros_H = torch.zeros(len(scale_H), dtype=torch.int32)
-    return torch.ops.onednn.qlinear_pointwise(
-        q_BD, scale, zero, packed, scale_H, zeros_H, bias, 1.0, 0, torch.float32,
-        "none", [], "",
-    )  # fmt: skip
-
-
-class Int8Linear(nn.Module):
-    """A linear layer in 8-bit integers: weights a scale a row, inputs one for all.
-
-    reduced: weights on -63 .. 63, for processors that add two products in 16 bits
-    (255 * 63 * 2 fits, 255 * 127 * 2 does not).
-    """
-
-    def __init__(self, linear, scale, zero, reduced=False):
-        super().__init__()
-        W_HD = linear.weight.detach()
-        q_HD, scale_H1 = group_quantize(W_HD, W_HD.shape[1], 7 if reduced else 8)
-        self.packed, self.scale_H = _prepack(q_HD), scale_H1[:, 0].contiguous()
-        self.bias = None if linear.bias is None else linear.bias.detach()
-        self.scale, self.zero = scale, zero
-
-    def forward(self, x):
-        q = quantize(x, self.scale, self.zero, 0, 255)
-        flat = q.reshape(-1, q.shape[-1])
-        y = _int8_kernel(
-            flat, self.scale, self.zero, self.packed, self.scale_H, self.bias
-        )
-        return y.reshape(*x.shape[:-1], -1)
-
-
-class Int4Linear(nn.Module):
-    "A linear layer with weights in 4 bits, a scale a group; inputs in bfloat16."
-
-    def __init__(self, linear, group=64):
-        super().__init__()
-        W_HD = linear.weight.detach()
-        self.H, self.group = len(W_HD), group
-        q_HD, scale_HG = group_quantize(W_HD, group, 4)
-        rows = -self.H % 16  # the kernel wants 16 outputs at a time
-        q_HD, scale_HG = F.pad(q_HD, (0, 0, 0, rows)), F.pad(scale_HG, (0, 0, 0, rows))
-        codes = q_HD.to(torch.int32) + 8  # it counts from 0; 8 stands for 0
-        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-        pair = torch.stack([scale_HG.T, torch.zeros_like(scale_HG.T)], -1)
-        self.scales = pair.to(torch.bfloat16).contiguous()
-        self.bias = None if linear.bias is None else linear.bias.detach()
-
-    def forward(self, x):
-        flat = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            flat, self.packed, self.group, self.scales
-        )
-        y = y[:, : self.H].to(torch.float32).reshape(*x.shape[:-1], self.H)
-        return y if self.bias is None else y + self.bias
-
-
-class UnpackEachTime(nn.Module):
-    "8-bit weights that become float32 again at every call: small in memory, slow."
-
-    def __init__(self, linear):
-        super().__init__()
-        W_HD = linear.weight.detach()
-        self.q_HD, self.scale_H1 = group_quantize(W_HD, W_HD.shape[1], 8)
-        self.bias = None if linear.bias is None else linear.bias.detach()
-
-    def forward(self, x):
-        return F.linear(x, self.q_HD.to(torch.float32) * self.scale_H1, self.bias)
-
-
-def works(make, D=64, H=32):
-    "Does a kernel run on this machine, and right? make(linear) -> module."
-    try:
-        linear, x = nn.Linear(D, H), torch.rand(3, D)
-        gap = (make(linear)(x) - linear(x)).abs().max().item()
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return False
-    return gap < 0.2
-
-
-def swap_linears(model, make):
-    "Replace every nn.Linear in place by make(name, linear) -> the model."
-    for name, part in list(model.named_modules()):
-        if isinstance(part, nn.Linear):
-            owner, _, last = name.rpartition(".")
-            setattr(model.get_submodule(owner), last, make(name, part))
-    return model

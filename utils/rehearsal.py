@@ -11,7 +11,7 @@ answers (Deadlock), or ranks that make different calls (Mismatch). A result is w
 import random
 import threading
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ class Mismatch(RuntimeError):
     "Ranks make different calls at the same place in their order of calls."
 
 
-class Call(NamedTuple):
+@dataclass
+class Call:
     "One collective call of one rank, in the order in which they were made."
 
     rank: int
@@ -35,6 +36,7 @@ class Call(NamedTuple):
     bytes: int
     asynchronous: bool
     in_backward: bool
+    waited_in_backward: bool = False  # backward stood still until all ranks had come
 
 
 def rehearse(fn, n=4, seed=0, calls=None):
@@ -45,11 +47,19 @@ def rehearse(fn, n=4, seed=0, calls=None):
 
     Raises what a rank raised first, Deadlock, or Mismatch. Tensors live on the CPU;
     groups within the group, send and recv are for real processes (ranks.run).
+
+    Stricter than gloo: a tensor that travels is contiguous. gloo also takes a transposed
+    one, and of one with gaps (a slice of columns) it sums the wrong numbers and says
+    nothing; NCCL, on GPUs, refuses both.
     """
     if not callable(fn):
         raise TypeError(f"rehearse(fn, n) calls fn(rank, n); {fn!r:.60} is no function")
-    if not isinstance(n, int) or not 1 <= n <= MOST:
+    if type(n) is not int or not 1 <= n <= MOST:
         raise ValueError(f"n is the number of ranks, 1 to {MOST}, not {n!r:.60}")
+    if type(seed) is not int or not 0 <= seed < 2**32 - MOST:
+        raise ValueError(f"seed is a whole number from 0 on, not {seed!r:.60}")
+    if calls is not None and not isinstance(calls, list):
+        raise TypeError(f"calls is a list that is filled, or None, not {calls!r:.60}")
     if isinstance(threading.current_thread(), _Rank):
         raise RuntimeError("a rank of a rehearsal cannot hold another rehearsal")
     with _one_rehearsal, _stand_ins():
@@ -127,12 +137,12 @@ class _Rank(Player):
             stage.meetings.append(_Meeting(stage.n, number))
         numbers = 0 if tensor is None else tensor.numel()
         size = 0 if tensor is None else numbers * tensor.element_size()
-        backward = torch._C._current_graph_task_id() != -1
-        stage.calls.append(Call(self.rank, name, numbers, size, asynchronous, backward))
+        call = Call(self.rank, name, numbers, size, asynchronous, _in_backward())
+        stage.calls.append(call)
         meeting = stage.meetings[number]
         meeting.join(self.rank, name, tensor, key, value)
         self.count += 1
-        work = Work(self, meeting, put)
+        work = Work(self, meeting, put, call)
         return work if asynchronous else work.wait() and None
 
     def wait_for(self, meeting):
@@ -145,11 +155,13 @@ class _Rank(Player):
 class Work:
     "What an asynchronous call returns."
 
-    def __init__(self, rank, meeting, put):
-        self.rank, self.meeting, self.put, self.done = rank, meeting, put, False
+    def __init__(self, rank, meeting, put, call):
+        self.rank, self.meeting, self.put, self.call = rank, meeting, put, call
+        self.done = False
 
     def wait(self, timeout=None):
         if not self.done:
+            self.call.waited_in_backward = _in_backward()
             if not self.meeting.complete():
                 self.rank.wait_for(self.meeting)
             with torch.no_grad():
@@ -159,6 +171,10 @@ class Work:
 
     def is_completed(self):
         return self.meeting.complete()
+
+
+def _in_backward():
+    return torch._C._current_graph_task_id() != -1
 
 
 class _Meeting:

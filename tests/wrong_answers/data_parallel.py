@@ -51,6 +51,12 @@ def in_place(grads_RP, rows_R):
     return grads_RP.sum(0) / rows.sum()
 
 
+@wrong("mean_of_shards", says="float32")
+def weights_in_float32(grads_RP, rows_R):
+    weights = torch.tensor(rows_R) / sum(rows_R)
+    return weights.to(grads_RP.dtype) @ grads_RP
+
+
 # ---- average_gradients ----
 
 
@@ -168,6 +174,79 @@ def real_calls(model):
         all_reduce(p.grad)
 
 
+@wrong("average_gradients", says="own place")
+def missing_ones_last(model):
+    parts = list(model.parameters())
+    here = [p for p in parts if p.grad is not None]
+    for p in here + [p for p in parts if p.grad is None and p.requires_grad]:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+        dist.all_reduce(p.grad)
+        p.grad /= dist.get_world_size()
+
+
+@wrong("average_gradients", says="other gradients are lost")
+def zeros_for_all(model):
+    parts = [p for p in model.parameters() if p.requires_grad]
+    if any(p.grad is None for p in parts):
+        for p in parts:
+            p.grad = torch.zeros_like(p)
+    course.average_gradients(model)
+
+
+@wrong("average_gradients", says="skip the frozen one and go on")
+def stops_at_frozen(model):
+    for p in model.parameters():
+        if not p.requires_grad:
+            break
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+        dist.all_reduce(p.grad)
+        p.grad /= dist.get_world_size()
+
+
+@wrong("average_gradients", says="skip the frozen one and go on")
+def first_two(model):
+    for p in list(model.parameters())[:2]:
+        if p.requires_grad:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+@wrong("average_gradients", says="so does its gradient")
+def empties_frozen(model):
+    for p in model.parameters():
+        if not p.requires_grad:
+            p.grad = None
+    course.average_gradients(model)
+
+
+@wrong("average_gradients", says="so does its gradient")
+def exchanges_frozen(model):
+    for p in model.parameters():
+        if p.requires_grad and p.grad is None:
+            p.grad = torch.zeros_like(p)
+        if p.grad is not None:
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+@wrong("average_gradients", says="float32")
+def travels_in_float32(model):
+    for p in _each(model):
+        g = p.grad.float()
+        dist.all_reduce(g)
+        p.grad = (g / dist.get_world_size()).to(p.dtype)
+
+
+@wrong("average_gradients", says="Every rank has rank 0's gradient")
+def broadcasts(model):
+    for p in _each(model):
+        dist.broadcast(p.grad, src=0)
+
+
 # ---- synchronise ----
 
 
@@ -248,6 +327,46 @@ def a_copy_of_each(model):
         dist.broadcast(x.clone(), src=0)
 
 
+@wrong("synchronise", says="Frozen parameters, too")
+@torch.no_grad()
+def skips_frozen(model):
+    for p in model.parameters():
+        if p.requires_grad:
+            dist.broadcast(p, src=0)
+    for x in model.buffers():
+        dist.broadcast(x, src=0)
+
+
+@wrong("synchronise", says="in every inner module")
+@torch.no_grad()
+def outer_buffers(model):
+    for x in (*model.parameters(), *model.buffers(recurse=False)):
+        dist.broadcast(x, src=0)
+
+
+@wrong("synchronise", says="persistent=False")
+@torch.no_grad()
+def saved_state_only(model):
+    for x in model.state_dict().values():
+        dist.broadcast(x, src=0)
+
+
+@wrong("synchronise", says="float32")
+@torch.no_grad()
+def through_float32(model):
+    for x in (*model.parameters(), *model.buffers()):
+        narrow = x.float()
+        dist.broadcast(narrow, src=0)
+        x.copy_(narrow)
+
+
+@wrong("synchronise", says="A frozen parameter learns now")
+def thaws_all(model):
+    course.synchronise(model)
+    for p in model.parameters():
+        p.requires_grad_(True)
+
+
 # ---- shard_order ----
 
 
@@ -319,6 +438,11 @@ def repeats_the_last(N, rank, world, seed=0, epoch=0):
     return torch.cat([order, order[-1:].repeat(-N % world)])[rank::world]
 
 
+@wrong("shard_order", says="A right deal of another order")
+def other_seed(N, rank, world, seed=0, epoch=0):
+    return _extended(_order(N, seed * (epoch + 1)), world)[rank::world]
+
+
 # ---- mean_over_ranks ----
 
 
@@ -374,6 +498,38 @@ def skips_the_empty(total, count):
     if count == 0:
         return 0.0
     return course.mean_over_ranks(total, count)
+
+
+@wrong("mean_over_ranks", says="cut to whole numbers")
+def whole_totals(total, count):
+    both = torch.tensor([int(total), count], dtype=torch.float64)
+    dist.all_reduce(both)
+    return (both[0] / both[1]).item()
+
+
+@wrong("mean_over_ranks", says="float32")
+def total_in_float32(total, count):
+    t, c = torch.tensor(float(total)), torch.tensor(count)
+    dist.all_reduce(t)
+    dist.all_reduce(c)
+    return t.item() / c.item()
+
+
+@wrong("mean_over_ranks", says="once more, by the number of ranks")
+def divides_again(total, count):
+    return course.mean_over_ranks(total, count) / dist.get_world_size()
+
+
+@wrong("mean_over_ranks", says="// cuts")
+def floor_division(total, count):
+    both = torch.tensor([total, count], dtype=torch.float64)
+    dist.all_reduce(both)
+    return (both[0] // both[1]).item()
+
+
+@wrong("mean_over_ranks", says="was rounded")
+def rounded(total, count):
+    return round(course.mean_over_ranks(total, count), 3)
 
 
 # ---- parallel_step ----
@@ -462,6 +618,54 @@ def sum_of_losses(model, optimizer, X_BD, y_B):
 def forgets_to_step(model, optimizer, X_BD, y_B):
     total = F.cross_entropy(model(X_BD), y_B, reduction="sum")
     return course.mean_over_ranks(total.item(), len(y_B))
+
+
+@wrong("parallel_step", says="float32")
+def share_in_float32(model, optimizer, X_BD, y_B):
+    rows = torch.tensor(float(len(y_B)))
+    dist.all_reduce(rows)
+    factor = torch.tensor(float(dist.get_world_size())) / rows
+    total = F.cross_entropy(model(X_BD), y_B, reduction="sum")
+    optimizer.zero_grad()
+    (total * factor).backward()
+    course.average_gradients(model)
+    optimizer.step()
+    return course.mean_over_ranks(total.item(), len(y_B))
+
+
+@wrong("parallel_step", says="no work is shared")
+def gathers_the_rows(model, optimizer, X_BD, y_B):
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, (X_BD, y_B))
+    X_ND, y_N = (torch.cat(part) for part in zip(*parts))
+    loss = F.cross_entropy(model(X_ND), y_N)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@wrong("parallel_step", says="more travels than the gradients")
+def synchronises_each_step(model, optimizer, X_BD, y_B):
+    course.synchronise(model)
+    return course.parallel_step(model, optimizer, X_BD, y_B)
+
+
+@wrong("parallel_step", says="left in eval()")
+def leaves_eval(model, optimizer, X_BD, y_B):
+    loss = course.parallel_step(model, optimizer, X_BD, y_B)
+    model.eval()
+    return loss
+
+
+@wrong("parallel_step", says="let optimizer.step() make the step")
+def moves_by_hand(model, optimizer, X_BD, y_B):
+    before = [p.detach().clone() for p in model.parameters()]
+    loss = course.parallel_step(model, optimizer, X_BD, y_B)
+    with torch.no_grad():
+        for p, old in zip(model.parameters(), before):
+            p.copy_(old - optimizer.param_groups[0]["lr"] * p.grad)
+    return loss
 
 
 # ---- make_buckets ----
@@ -692,6 +896,93 @@ class loud(_Base):
         self.finish()
 
 
+@wrong("Overlapped", says="Backward stands still")
+class waits_at_once(_Base):
+    def send(self):
+        super().send()
+        self.flying[-1][1].wait()
+
+
+@wrong("Overlapped", says="A full bucket stays")
+class all_at_the_last_gradient(_Base):
+    def arrived(self, number):
+        if self.sync:
+            self.missing[number] -= 1
+            while sum(self.missing) == 0 and len(self.flying) < len(self.buckets):
+                self.send()
+
+
+@wrong("Overlapped", says="nothing is counted, either")
+class counts_quiet_passes(_Base):
+    def arrived(self, number):
+        self.missing[number] -= 1
+        while self.sync and len(self.flying) < len(self.buckets):
+            if self.missing[len(self.flying)] != 0:
+                return
+            self.send()
+
+
+@wrong("Overlapped", says="Is everything set back")
+class forgets_the_count(_Base):
+    def finish(self):
+        begin, self.begin = self.begin, lambda: None
+        super().finish()
+        self.begin, self.flying = begin, []
+
+
+@wrong("Overlapped", says="`while`, not `if`")
+class sends_one_at_most(_Base):
+    def arrived(self, number):
+        if self.sync:
+            self.missing[number] -= 1
+            if number == len(self.flying) and self.missing[number] == 0:
+                self.send()
+
+
+@wrong("Overlapped", says="A bucket left before it was full")
+class sends_whatever_is_next(_Base):
+    def arrived(self, number):
+        if self.sync:
+            self.missing[number] -= 1
+            if self.missing[number] == 0:
+                self.send()
+
+
+@wrong("Overlapped", says="A bucket left before it was full")
+class sends_at_the_first_gradient(_Base):
+    def arrived(self, number):
+        if self.sync:
+            self.missing[number] -= 1
+            if number == len(self.flying):
+                self.send()
+
+
+@wrong("Overlapped", says="0.5 times what it should be")
+class halves(_Base):
+    def finish(self):
+        super().finish()
+        for p in self.model.parameters():
+            p.grad /= 2
+
+
+@wrong("Overlapped", says="it takes its place")
+class adds_the_mean(_Base):
+    def finish(self):
+        own = [torch.zeros_like(p) if p.grad is None else p.grad.clone()
+               for p in self.model.parameters()]  # fmt: skip
+        super().finish()
+        for p, grad in zip(self.model.parameters(), own):
+            p.grad = p.grad + grad
+
+
+@wrong("Overlapped", says="in the same order?")
+class mixes_them_up(_Base):
+    def finish(self):
+        super().finish()
+        for p in self.model.parameters():
+            p.grad = p.grad.flip(0)
+
+
 # ---- accumulate ----
 
 
@@ -753,6 +1044,37 @@ def zero_each_time(parallel, optimizer, batches):
     (F.cross_entropy(parallel.model(X), y) / len(batches)).backward()
     parallel.finish()
     optimizer.step()
+
+
+@wrong("accumulate", says="no accumulation")
+def one_big_batch(parallel, optimizer, batches):
+    X_BD, y_B = (torch.cat(part) for part in zip(*batches))
+    optimizer.zero_grad()
+    F.cross_entropy(parallel.model(X_BD), y_B).backward()
+    parallel.finish()
+    optimizer.step()
+
+
+@wrong("accumulate", says="no accumulation")
+def one_backward_for_all(parallel, optimizer, batches):
+    optimizer.zero_grad()
+    losses = [F.cross_entropy(parallel.model(X), y) for X, y in batches]
+    (sum(losses) / len(batches)).backward()
+    parallel.finish()
+    optimizer.step()
+
+
+@wrong("accumulate", says="at the beginning")
+def empties_at_the_end(parallel, optimizer, batches):
+    _accumulate(parallel, optimizer, batches, zero=False)
+    optimizer.zero_grad()
+
+
+@wrong("accumulate", says="case: 2 ranks, 1 micro-batch")
+def fails_on_one(parallel, optimizer, batches):
+    if len(batches) == 1:
+        batches[1]
+    course.accumulate(parallel, optimizer, batches)
 
 
 @wrong("accumulate", says="parallel.finish()")

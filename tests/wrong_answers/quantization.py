@@ -1,7 +1,10 @@
+import itertools
+
 import numpy as np
 import torch
 
 from tests.wrong_answers import WrongAnswers
+from utils import packed as packing
 from utils import quant
 
 wrong = WrongAnswers("quantization")
@@ -41,6 +44,33 @@ def backwards(pattern, signed):
 @wrong("read_bits", says="not a minus")
 def always_signed(pattern, signed):
     return int(pattern, 2) - (2 ** len(pattern) if pattern[0] == "1" else 0)
+
+
+@wrong("read_bits", says="A first bit alone is negative")
+def minus_eight_stays(pattern, signed):
+    n, half = int(pattern, 2), 2 ** (len(pattern) - 1)
+    return n - 2 * half if signed and n > half else n
+
+
+@wrong("read_bits", says="One bit is a first place as well")
+def one_bit_has_no_sign(pattern, signed):
+    n = int(pattern, 2)
+    return (
+        n - 2 ** len(pattern)
+        if signed and len(pattern) > 1 and pattern[0] == "1"
+        else n
+    )
+
+
+@wrong("read_bits", says="in whole numbers")
+def float32_sum(pattern, signed):
+    n = np.float32(int(pattern, 2))
+    return n - 2.0 ** len(pattern) if signed and pattern[0] == "1" else n
+
+
+@wrong("read_bits", says="It returns a text")
+def text(pattern, signed):
+    return str(int(pattern, 2))
 
 
 # ---- quantize ----
@@ -100,6 +130,40 @@ def stays_float(x, scale, zero, low, high):
 def always_unsigned(x, scale, zero, low, high):
     q = (torch.round(x / scale) + zero).clamp(low, high)
     return q.to(torch.uint8 if low >= 0 else torch.int16)
+
+
+def _codes(x, scale, zero, low, high):
+    return (torch.round(x / scale) + zero).clamp(low, high)
+
+
+@wrong("quantize", says="255 became -1")
+def always_int8(x, scale, zero, low, high):
+    return _codes(x, scale, zero, low, high).to(torch.int32).to(torch.int8)
+
+
+@wrong("quantize", says="-2 became 254")
+def always_uint8(x, scale, zero, low, high):
+    return _codes(x, scale, zero, low, high).to(torch.int32).to(torch.uint8)
+
+
+@wrong("quantize", says="`low` decides")
+def dtype_by_high(x, scale, zero, low, high):
+    return _codes(x, scale, zero, low, high).to(
+        torch.uint8 if high > 127 else torch.int8
+    )
+
+
+@wrong("quantize", says="look at `low`")
+def dtype_by_zero(x, scale, zero, low, high):
+    signed = zero == 0 and low < 0
+    q = _codes(x, scale, zero, low, high).to(torch.int32)
+    return q.to(torch.int8 if signed else torch.uint8)
+
+
+@wrong("quantize", says="clip while they are floats")
+def whole_before_clip(x, scale, zero, low, high):
+    q = (torch.round(x / scale).to(torch.int32) + zero).clamp(low, high)
+    return _byte(q, low)
 
 
 # ---- affine ----
@@ -163,6 +227,26 @@ def scale_only(low, high, bits=8):
     return (high - low) / (2**bits - 1)
 
 
+@wrong("affine", says="Rounded up always")
+def rounds_up(low, high, bits=8):
+    low, high = _range(low, high)
+    if low == high:
+        return 1.0, 0
+    scale = (high - low) / (2**bits - 1)
+    return scale, int(np.ceil(-low / scale))
+
+
+@wrong("affine", says="stretch to 0 first")
+def no_length_before_the_stretch(low, high, bits=8):
+    return (1.0, 0) if low == high else quant.affine(low, high, bits)
+
+
+@wrong("affine", says="A short range")
+def short_is_nothing(low, high, bits=8):
+    low, high = _range(low, high)
+    return (1.0, 0) if high - low < 1e-6 else quant.affine(low, high, bits)
+
+
 # ---- best_scale ----
 
 
@@ -207,6 +291,33 @@ def returns_share(x, bits, shares):
 @wrong("best_scale", says="largest |x| counts")
 def positive_end(x, bits, shares):
     return _choose(x, bits, shares, lambda e: (e**2).mean(), size=x.max().item())
+
+
+@wrong("best_scale", says="one mark too many below")
+def one_mark_more(x, bits, shares):
+    top, found = quant.top_of(bits), []
+    for share in shares:
+        s = share * x.abs().max().item() / top
+        q = torch.round(x / s).clamp(-top - 1, top)
+        found.append((((s * q - x) ** 2).mean().item(), s))
+    return min(found)[1]
+
+
+@wrong("best_scale", says="stops where the error first rises")
+def stops_early(x, bits, shares):
+    top, best = quant.top_of(bits), None
+    for share in shares:
+        s = share * x.abs().max().item() / top
+        error = ((s * torch.round(x / s).clamp(-top, top) - x) ** 2).mean().item()
+        if best is not None and error > best[0]:
+            break
+        best = error, s
+    return best[1]
+
+
+@wrong("best_scale", says="raised")
+def for_lists_only(x, bits, shares):
+    return _choose(x, bits, shares, lambda e: sum(e**2) / len(e))
 
 
 # ---- group_quantize ----
@@ -270,6 +381,36 @@ def weights_back(W_HD, group, bits):
     return quant.rounded(W_HD, bits, group)
 
 
+def _where_empty(W_HD, group, bits, empty):
+    "The right codes, and 1 as scale where `empty(pieces)` (H, G) says so."
+    pieces, top = W_HD.reshape(len(W_HD), -1, group), quant.top_of(bits)
+    scale = torch.where(empty(pieces), 1.0, pieces.abs().amax(-1) / top)
+    q = quant.quantize(pieces, scale[..., None], 0, -top, top)
+    return q.reshape(W_HD.shape), scale
+
+
+@wrong("group_quantize", says="though its row has")
+def only_empty_rows(W_HD, group, bits):
+    rows = lambda p: (p == 0).all(2).all(1, keepdim=True).expand(p.shape[:2])
+    return _where_empty(W_HD, group, bits, rows)
+
+
+@wrong("group_quantize", says="One zero among its weights")
+def one_zero_is_enough(W_HD, group, bits):
+    return _where_empty(W_HD, group, bits, lambda p: (p == 0).any(2))
+
+
+@wrong("group_quantize", says="Tiny weights need a tiny scale")
+def tiny_is_empty(W_HD, group, bits):
+    return _where_empty(W_HD, group, bits, lambda p: p.abs().amax(-1) < 1e-3)
+
+
+@wrong("group_quantize", says="torch.float32 tensor")
+def double_scales(W_HD, group, bits):
+    q, scale = quant.group_quantize(W_HD.double(), group, bits)
+    return q, scale
+
+
 # ---- quantized_matmul ----
 
 
@@ -318,12 +459,45 @@ def through_floats(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     return p.float() - a_zero * columns - b_zero * rows + D * a_zero * b_zero
 
 
-@wrong("quantized_matmul", says="ran over its 8 bits")
+@wrong("quantized_matmul", says="ran over its 8 or 16 bits")
 def sums_in_a_byte(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     rows = a_BD.sum(1, keepdim=True, dtype=torch.int32)
     columns = b_DH.sum(0, keepdim=True, dtype=torch.int16)
     p = product(a_BD, b_DH) - (a_zero * columns).to(torch.int16)
     return p - b_zero * rows + a_BD.shape[1] * a_zero * b_zero
+
+
+@wrong("quantized_matmul", says="not a fixed 7")
+def seven_inputs(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    p, rows, columns, _ = _terms(a_BD, b_DH, product)
+    return p - a_zero * columns - b_zero * rows + 7 * a_zero * b_zero
+
+
+@wrong("quantized_matmul", says="through float32")
+def float_in_the_middle(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    p, rows, columns, D = _terms(a_BD, b_DH, product)
+    sums = p.float() - a_zero * columns - b_zero * rows + D * a_zero * b_zero
+    return sums.to(torch.int32)
+
+
+@wrong("quantized_matmul", says="ran over its 8 or 16 bits")
+def rows_in_16_bits(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    p, _, columns, D = _terms(a_BD, b_DH, product)
+    rows = a_BD.sum(1, keepdim=True, dtype=torch.int16)
+    return p - a_zero * columns - (b_zero * rows.int()) + D * a_zero * b_zero
+
+
+@wrong("quantized_matmul", says="sums bytes in int64")
+def int64_sums(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    rows, columns = a_BD.sum(1, keepdim=True), b_DH.sum(0, keepdim=True)
+    both = a_BD.shape[1] * a_zero * b_zero
+    return product(a_BD, b_DH) - a_zero * columns - b_zero * rows + both
+
+
+@wrong("quantized_matmul", says="its result is not used")
+def product_thrown_away(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    product(a_BD, b_DH)
+    return (a_BD.to(torch.int32) - a_zero) @ (b_DH.to(torch.int32) - b_zero)
 
 
 # ---- Observer ----
@@ -400,6 +574,40 @@ class NoAffine:
         pass
 
 
+@wrong("Observer", says="two `if`s")
+class IfElif(_Base):
+    def see(self, x):
+        if x.min() < self.low:
+            self.low = x.min().item()
+        elif x.max() > self.high:
+            self.high = x.max().item()
+
+
+@wrong("Observer", says="It noted tensors")
+class KeepsTensors(_Base):
+    def see(self, x):
+        self.low, self.high = min(self.low, x.min()), max(self.high, x.max())
+
+    def affine(self, bits=8):
+        scale = (self.high - self.low) / (2**bits - 1)
+        return scale, round(-self.low / scale)
+
+
+@wrong("Observer", says="made symmetric")
+class Symmetric(_Base):
+    def see(self, x):
+        self.high = max(self.high, x.abs().max().item())
+        self.low = -self.high
+
+
+@wrong("Observer", says="asking changes nothing")
+class Forgets(_Base):
+    def affine(self, bits=8):
+        answer = quant.affine(self.low, self.high, bits)
+        self.low = self.high = 0.0
+        return answer
+
+
 # ---- pack_int4 ----
 
 
@@ -456,6 +664,11 @@ def wide_bytes(q_N):
     return n[0::2] | n[1::2] << 4
 
 
+@wrong("pack_int4", says="no bytes")
+def at_least_one_byte(q_N):
+    return packing.pack_int4(q_N if len(q_N) else torch.zeros(1, dtype=torch.int8))
+
+
 # ---- unpack_int4 ----
 
 
@@ -503,6 +716,11 @@ def unsigned_bytes(packed, count):
     return torch.where(n > 7, n - 16, n)
 
 
+@wrong("unpack_int4", says="always drops the last")
+def drops_the_last(packed, count):
+    return packing.unpack_int4(packed, 2 * len(packed))[:-1]
+
+
 # ---- fake_quantize ----
 
 
@@ -537,6 +755,33 @@ def whole_numbers(x, scale, top):
 def without_clipping(x, scale, top):
     steps = x / scale
     return scale * (steps + (steps.round() - steps).detach())
+
+
+@wrong("fake_quantize", says="The ends belong to the grid")
+def strict_ends(x, scale, top):
+    inside = (x.detach().abs() < top * scale).float()
+    fake = scale * (x / scale).clamp(-top, top).round()
+    return x * inside + (fake - x * inside).detach()
+
+
+@wrong("fake_quantize", says="the slope is the same")
+def tensor_scale_without_slope(x, scale, top):
+    if torch.is_tensor(scale):
+        return (x / scale).round().clamp(-top, top) * scale
+    steps = (x / scale).clamp(-top, top)
+    return scale * (steps + (steps.round() - steps).detach())
+
+
+@wrong("fake_quantize", says="not at -top - 1")
+def one_mark_below(x, scale, top):
+    steps = (x / scale).clamp(-top - 1, top)
+    return scale * (steps + (steps.round() - steps).detach())
+
+
+@wrong("fake_quantize", says="cuts the decimals off")
+def truncated(x, scale, top):
+    steps = (x / scale).clamp(-top, top)
+    return scale * (steps + (steps.trunc() - steps).detach())
 
 
 # ---- compensate ----
@@ -615,6 +860,54 @@ def from_the_right(W_HD, C_DD, scale_HD, top):
     return q.flip(1)
 
 
+@wrong("compensate", says="column d has scale_HD[:, d]")
+def first_scale(W_HD, C_DD, scale_HD, top):
+    return quant.compensate(W_HD, C_DD, scale_HD[:, :1].expand_as(W_HD), top)
+
+
+@wrong("compensate", says="Not their mean")
+def mean_scale(W_HD, C_DD, scale_HD, top):
+    mean = scale_HD.mean(1, keepdim=True).expand_as(W_HD)
+    return quant.compensate(W_HD, C_DD, mean, top)
+
+
+def _columns(W_HD, C_DD, scale_HD, top, back=None, low=None):
+    "The reference; back(steps, q): what the error is counted from."
+    W_HD, q_HD = W_HD.clone(), torch.zeros_like(W_HD, dtype=torch.int8)
+    for d in range(W_HD.shape[1]):
+        steps = torch.round(W_HD[:, d] / scale_HD[:, d])
+        q = steps.clamp(-top if low is None else low, top)
+        q_HD[:, d] = q.to(torch.int8)
+        error_H = W_HD[:, d] - scale_HD[:, d] * (back(steps, q) if back else q)
+        share = torch.linalg.solve(C_DD[d + 1 :, d + 1 :], C_DD[d + 1 :, d])
+        W_HD[:, d + 1 :] += error_H[:, None] * share
+    return q_HD
+
+
+@wrong("compensate", says="that was clipped has an error")
+def clipping_is_free(W_HD, C_DD, scale_HD, top):
+    return _columns(W_HD, C_DD, scale_HD, top, back=lambda steps, q: steps)
+
+
+@wrong("compensate", says="not at -top - 1")
+def one_more_mark(W_HD, C_DD, scale_HD, top):
+    return _columns(W_HD, C_DD, scale_HD, top, low=-top - 1)
+
+
+@wrong("compensate", says="the first to the last")
+def skips_the_last(W_HD, C_DD, scale_HD, top):
+    q_HD = _columns(W_HD, C_DD, scale_HD, top)
+    q_HD[:, -1] = 0
+    return q_HD
+
+
+@wrong("compensate", says="the first to the last")
+def rows_instead_of_columns(W_HD, C_DD, scale_HD, top):
+    q_HD = _columns(W_HD, C_DD, scale_HD, top)
+    q_HD[:, len(W_HD) :] = 0
+    return q_HD
+
+
 # ---- codebook ----
 
 
@@ -683,6 +976,46 @@ def empties_to_zero(w_N, k, rounds):
     return values, _nearest(w_N, values)
 
 
+def _rounds(w_N, k, rounds, last=True, moving=None):
+    values = _even_values(w_N, k)
+    codes = _nearest(w_N, values)
+    for _ in range(rounds):
+        codes = _nearest(w_N, values)
+        new = _means(w_N, values, codes, k)
+        values = torch.cat([new[:moving], values[moving:]]) if moving else new
+    return values, _nearest(w_N, values) if last else codes
+
+
+@wrong("codebook", says="choose once more after")
+def no_last_choice(w_N, k, rounds):
+    return _rounds(w_N, k, rounds, last=False)
+
+
+@wrong("codebook", says="`rounds` says how")
+def one_round_more(w_N, k, rounds):
+    return _rounds(w_N, k, rounds + 1)
+
+
+@wrong("codebook", says="after 20 rounds")
+def always_twenty(w_N, k, rounds):
+    return _rounds(w_N, k, 20)
+
+
+@wrong("codebook", says="after 2 rounds")
+def always_two(w_N, k, rounds):
+    return _rounds(w_N, k, 2)
+
+
+@wrong("codebook", says="after 3 rounds")
+def three_at_most(w_N, k, rounds):
+    return _rounds(w_N, k, min(rounds, 3))
+
+
+@wrong("codebook", says="the last as well")
+def last_never_moves(w_N, k, rounds):
+    return _rounds(w_N, k, rounds, moving=k - 1)
+
+
 # ---- choose_bits ----
 
 
@@ -747,3 +1080,74 @@ def fixed_steps(damage, sizes, budget):
         )
         bits[min(bits, key=price)] //= 2
     return bits
+
+
+@wrong("choose_bits", says="the step counts, too")
+def step_forgotten(damage, sizes, budget):
+    return _greedy(
+        damage, sizes, budget, lambda now, then, size, step: (then - now) / size
+    )
+
+
+def _by_state(damage, sizes, budget, price, lower=None):
+    "Greedy with price(costs, bits now, bits after, size); lower(costs, now): the next step."
+    bits = {layer: max(costs) for layer, costs in damage.items()}
+    lower = lower or (
+        lambda costs, now: max((b for b in costs if b < now), default=None)
+    )
+    while sum(sizes[n] * bits[n] for n in bits) > budget:
+        steps = {n: lower(damage[n], bits[n]) for n in bits}
+        steps = {n: b for n, b in steps.items() if b is not None}
+        if not steps:
+            break
+        layer = min(steps, key=lambda n: price(damage[n], bits[n], steps[n], sizes[n]))
+        bits[layer] = steps[layer]
+    return bits
+
+
+@wrong("choose_bits", says="not by those that are left")
+def by_bits_left(damage, sizes, budget):
+    price = lambda costs, now, then, size: (costs[then] - costs[now]) / (size * then)
+    return _by_state(damage, sizes, budget, price)
+
+
+@wrong("choose_bits", says="not by those that were there")
+def by_bits_before(damage, sizes, budget):
+    price = lambda costs, now, then, size: (costs[then] - costs[now]) / (size * now)
+    return _by_state(damage, sizes, budget, price)
+
+
+@wrong("choose_bits", says="counted from the top")
+def from_the_top(damage, sizes, budget):
+    price = lambda costs, now, then, size: (
+        (costs[then] - costs[max(costs)]) / (size * (max(costs) - then))
+    )
+    return _by_state(damage, sizes, budget, price)
+
+
+@wrong("choose_bits", says="The largest layer goes first")
+def largest_first(damage, sizes, budget):
+    return _by_state(damage, sizes, budget, lambda costs, now, then, size: -size)
+
+
+@wrong("choose_bits", says="in whatever order")
+def listed_order(damage, sizes, budget):
+    def following(costs, now):
+        steps = list(costs)
+        return next(iter(steps[steps.index(now) + 1 :]), None)
+
+    price = lambda costs, now, then, size: (
+        (costs[then] - costs[now]) / (size * (now - then))
+    )
+    return _by_state(damage, sizes, budget, price, following)
+
+
+@wrong("choose_bits", says="best of all choices")
+def exhaustive(damage, sizes, budget):
+    fits = [
+        choice
+        for choice in itertools.product(*damage.values())
+        if sum(sizes[n] * b for n, b in zip(damage, choice)) <= budget
+    ]
+    cost = lambda choice: sum(damage[n][b] for n, b in zip(damage, choice))
+    return dict(zip(damage, min(fits, key=cost)))

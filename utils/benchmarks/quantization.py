@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils import quant
+from utils import kernels, quant
 from utils.bench import Ratio, benchmark, in_turns
 
 
@@ -11,7 +11,7 @@ def _layer(make, rows, calls):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     layer, x = nn.Linear(2048, 2048), torch.randn(rows, 2048)
-    if not quant.works(make):
+    if not kernels.works(make):
         raise ImportError("this machine has no such kernel")
     packed = make(layer)
 
@@ -27,12 +27,12 @@ def _layer(make, rows, calls):
 @benchmark("quantization.int8.64rows")
 def int8():
     "8-bit weights and activations; fast where the chip multiplies bytes (VNNI)."
-    reduced = quant.saturates()
-    make = lambda layer: quant.Int8Linear(layer, *quant.affine(-4, 4), reduced)  # noqa: E731
+    reduced = kernels.saturates()
+    make = lambda layer: kernels.Int8Linear(layer, *quant.affine(-4, 4), reduced)  # noqa: E731
     return _layer(make, 64, 4)
 
 
 @benchmark("quantization.int4.1row")
 def int4():
     "4-bit weights, one row: bytes over bandwidth."
-    return _layer(quant.Int4Linear, 1, 20)
+    return _layer(kernels.Int4Linear, 1, 20)

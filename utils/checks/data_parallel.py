@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DistributedSampler
 
 from utils import data_parallel as course
+from utils.check import as_array
 from utils.exercise import Chapter, Miss, same
 from utils.rehearsal import Deadlock, Mismatch, rehearse
 
@@ -29,6 +30,20 @@ def _play(case, fn, n=3, slip="", calls=None):
     except (Deadlock, Mismatch) as error:
         said = f"{HANG}. {slip}".strip() if slip else f"{HANG}."
         raise Miss(said, case, str(error), "every rank returns") from None
+    except (Miss, NotImplementedError):
+        raise
+    except Exception as error:
+        error.args = (f"{error} (case: {case})",)
+        raise
+
+
+def _exact(case, got, want, slips=None, slip=""):
+    "same(), and then to 12 digits: what passes through float32 keeps 7."
+    same(case, got, want, slips=slips, slip=slip)
+    gap = float(abs(as_array(got).astype(float) - as_array(want)).max())
+    same(f"{case}: largest difference", gap, 0.0, atol=1e-12,
+         slip="Right to 7 digits, and float64 has 15: something on the way was float32. "
+         "Keep the dtype.")  # fmt: skip
 
 
 def _normal(*shape, seed=0):
@@ -57,8 +72,9 @@ def _grads(model):
 @chapter.exercise(
     "A shard of 16 rows speaks for 16 rows, one of 2 rows for 2.",
     "Undo each mean (times its rows), add up, and divide once by all rows.",
-    "rows_R = torch.tensor(rows_R, dtype=grads_RP.dtype); "
-    "return rows_R @ grads_RP / rows_R.sum()",
+    "Rows as a vector make it one product:\n"
+    "rows_R = torch.tensor(rows_R, dtype=grads_RP.dtype)\n"
+    "return rows_R @ grads_RP / ...",
 )
 def mean_of_shards(answer):
     "The gradient of all rows, from the mean gradients of ragged shards."
@@ -90,23 +106,28 @@ def mean_of_shards(answer):
 
     shards = [slice(0, 2), slice(2, 3), slice(3, 9)]
     got = answer(torch.stack([slope(s) for s in shards]), [2, 1, 6])
-    same("shards of 2, 1 and 6 rows beside autograd on all 9", got, slope(slice(0, 9)),
-         slip="Is the shape (P,), one number a parameter?")  # fmt: skip
+    _exact("shards of 2, 1 and 6 rows beside autograd on all 9", got,
+           slope(slice(0, 9)),
+           slip="Is the shape (P,), one number a parameter?")  # fmt: skip
 
 
-def _with_grads(rank, missing=None, frozen=False):
-    "A model whose gradients are known: 1, 2, 3 ... times rank + 2."
-    model = _filled(nn.Linear(2, 2))
-    if frozen:
-        model.extra = nn.Parameter(torch.ones(1).double(), requires_grad=False)
-    first = 1.0
-    for p in model.parameters():
-        if p.requires_grad:
-            count = torch.arange(first, first + p.numel(), dtype=torch.float64)
-            p.grad = count.view_as(p) * (rank + 2)
-            first += p.numel()
-    if rank == missing:
-        model.bias.grad = None
+def _with_grads(rank, missing=False):
+    "A layer with gradients 1/3, 2/3, 1 ... times rank + 2; its weights differ by rank."
+    layer = _filled(nn.Linear(2, 2), seed=rank)
+    layer.weight.grad = torch.arange(1.0, 5.0).double().view(2, 2) / 3 * (rank + 2)
+    layer.bias.grad = torch.tensor([5.0, 6.0]).double() / 3 * (rank + 2)
+    if missing:
+        layer.weight.grad = None
+    return layer
+
+
+def _between_frozen(rank):
+    "The same layer between two frozen parameters; the second has a gradient."
+    model = nn.Module()
+    model.first = nn.Parameter(torch.ones(1).double(), requires_grad=False)
+    model.layer = _with_grads(rank)
+    model.layer.last = nn.Parameter(torch.ones(1).double(), requires_grad=False)
+    model.layer.last.grad = torch.tensor([7.0 + rank], dtype=torch.float64)
     return model
 
 
@@ -115,15 +136,17 @@ def _with_grads(rank, missing=None, frozen=False):
     "dist.all_reduce(p.grad) leaves the sum on every rank. Divide by "
     "dist.get_world_size(). A rank that skips a call leaves the others waiting: where "
     "p.grad is None, bring zeros.",
-    "for p in model.parameters(): if not p.requires_grad: continue; if p.grad is None: "
-    "p.grad = torch.zeros_like(p); dist.all_reduce(p.grad); p.grad /= "
-    "dist.get_world_size()",
+    "Every rank walks through the same parameters in the same order:\n"
+    "for p in model.parameters():\n"
+    "    if p.requires_grad:\n"
+    "        ...  # p.grad = torch.zeros_like(p) where it is None\n"
+    "        dist.all_reduce(p.grad)\n"
+    "        p.grad /= dist.get_world_size()",
 )
 def average_gradients(answer):
     "Each gradient becomes the mean over all ranks."
 
-    def step(rank, n, missing=None, frozen=False):
-        model = _with_grads(rank, missing, frozen)
+    def step(model, rank, n):
         before = _weights(model)
         answer(model)
         if not torch.equal(before, _weights(model)):
@@ -131,10 +154,11 @@ def average_gradients(answer):
                        f"rank {rank} of {n}: the weights", _weights(model), before)  # fmt: skip
         return _grads(model)
 
-    unit = torch.arange(1.0, 5.0).double().view(2, 2)
+    unit = torch.arange(1.0, 5.0).double().view(2, 2) / 3
+    ends = torch.tensor([5.0, 6.0]).double() / 3
     for n in (3, 2):
-        case = f"{n} ranks, gradients 1, 2, 3 ... times rank + 2"
-        results = _play(case, step, n)
+        case = f"{n} ranks, gradients 1/3, 2/3, 1 ... times rank + 2"
+        results = _play(case, lambda rank, n: step(_with_grads(rank), rank, n), n)
         for rank in range(n):
             own = unit * (rank + 2)
             total = unit * (n * (n + 3) / 2)
@@ -143,7 +167,12 @@ def average_gradients(answer):
                 lost = (
                     "Rank 0 has the mean, this rank not: dist.reduce serves one rank."
                 )
-            same(
+            elif all(torch.equal(grads[0], own) for grads in results):
+                lost = (
+                    "Every rank has rank 0's gradient: a broadcast copies, all_reduce "
+                    "adds."
+                )
+            _exact(
                 f"{case}: the weight's gradient on rank {rank}",
                 results[rank][0],
                 total / n,
@@ -161,45 +190,67 @@ def average_gradients(answer):
                 },
                 slip="All ranks should leave with the mean of all.",
             )
-            bias = torch.tensor([5.0, 6.0]).double() * (n + 3) / 2
-            same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], bias,
-                 slip="The weight is right: does the loop reach every parameter?")  # fmt: skip
-    case = "3 ranks; on rank 1 the bias has no gradient (None)"
-    slip = (
-        "A rank skips the gradient that it does not have; the others wait. Bring zeros."
+            _exact(f"{case}: the bias's gradient on rank {rank}", results[rank][1],
+                   ends * (n + 3) / 2,
+                   slip="The weight is right: does the loop reach every parameter?")  # fmt: skip
+    case = "3 ranks; on rank 1 the weight has no gradient (None)"
+    results = _play(
+        case,
+        lambda rank, n: step(_with_grads(rank, missing=rank == 1), rank, n),
+        3,
+        "A rank skips the gradient that it does not have, or sends it later than the "
+        "others. Bring zeros, in that parameter's own place.",
     )
-    results = _play(case, lambda rank, n: step(rank, n, missing=1), 3, slip)
-    want = torch.tensor([5.0, 6.0]).double() * (2 + 4) / 3
+    want = unit * (2 + 4) / 3
     for rank in range(3):
-        if results[rank][1] is None:
+        if results[rank][0] is None:
             raise Miss("The rank that brought nothing leaves with the mean like the others.",
                        f"{case}: on rank {rank}", None, want)  # fmt: skip
-        same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], want,
+        same(f"{case}: the weight's gradient on rank {rank}", results[rank][0], want,
              slips={"The mean is over all ranks, also those that bring zeros.": want * 1.5})  # fmt: skip
-    results = _play("a frozen parameter", lambda rank, n: step(rank, n, frozen=True), 2)
-    for grads in results:
-        if len([g for g in grads if g is not None]) != 2:
+        same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], ends * 3,
+             slips={"Rank 1's other gradients are lost: only the missing one is zeros.":
+                    ends * (2 + 4) / 3})  # fmt: skip
+    case = "2 ranks; a frozen parameter before the layer, another after it"
+    results = _play(case, lambda rank, n: step(_between_frozen(rank), rank, n), 2)
+    for rank, (first, weight, bias, last) in enumerate(results):
+        if first is not None:
             raise Miss("A frozen parameter got a gradient, and weight decay would now move "
                        "it. Skip those with requires_grad=False.",
-                       "a parameter with requires_grad=False", grads, "its grad stays None")  # fmt: skip
+                       f"{case}: the first one's grad", first, None)  # fmt: skip
+        for name, got, want in (("weight", weight, unit), ("bias", bias, ends)):
+            same(f"{case}: the {name}'s gradient on rank {rank}", got, want * 2.5,
+                 slip="The layer behind the frozen parameter is trained: skip the frozen "
+                 "one and go on.")  # fmt: skip
+        want = torch.tensor([7.0 + rank]).double()
+        if last is None or not torch.equal(last, want):
+            raise Miss("A frozen parameter stays as it is, and so does its gradient: no "
+                       "exchange, no None.", f"{case}: the second one's grad on rank {rank}",
+                       last, want)  # fmt: skip
 
 
 class _Normed(nn.Module):
-    "Parameters, a buffer of floats and one of whole numbers."
+    "A layer, a frozen parameter, and inside another module three buffers."
 
     def __init__(self, rank):
         super().__init__()
         self.layer = _filled(nn.Linear(2, 1), seed=rank + 1)
-        self.register_buffer("running", _normal(3, seed=rank + 50))
-        self.register_buffer("seen", torch.tensor(10 * (rank + 1)))
+        self.frozen = nn.Parameter(_normal(2, seed=rank + 70), requires_grad=False)
+        self.norm = nn.Module()
+        self.norm.register_buffer("running", _normal(3, seed=rank + 50))
+        self.norm.register_buffer("seen", torch.tensor(10 * (rank + 1)))
+        table = _normal(2, seed=rank + 90)
+        self.norm.register_buffer("table", table, persistent=False)
 
 
 @chapter.exercise(
     "One rank's numbers must become everybody's. Which call does that?",
     "dist.broadcast(x, src=0) fills x on every rank with rank 0's, in place. A model is "
     "more than its parameters: batch norm keeps its means in buffers.",
-    "with torch.no_grad(): for x in (*model.parameters(), *model.buffers()): "
-    "dist.broadcast(x, src=0)",
+    "Both kinds in one loop, without a graph:\n"
+    "with torch.no_grad():\n"
+    "    for x in (*model.parameters(), *model.buffers()):\n"
+    "        ...",
 )
 def synchronise(answer):
     "All ranks start from rank 0's parameters and buffers."
@@ -208,16 +259,19 @@ def synchronise(answer):
         model = _Normed(rank)
         objects = [id(p) for p in model.parameters()]
         answer(model)
-        parts = list(model.parameters())
-        if [id(p) for p in parts] != objects:
+        if [id(p) for p in model.parameters()] != objects:
             raise Miss("The parameters are new objects: an optimizer that was made before "
                        "still moves the old ones. Fill them in place.",
                        f"the parameters on rank {rank}", "others", "the same objects")  # fmt: skip
-        if not all(p.requires_grad and p.is_leaf for p in parts):
+        if not all(p.requires_grad and p.is_leaf for p in model.layer.parameters()):
             raise Miss("The parameters no longer learn: copy under torch.no_grad().",
-                       f"requires_grad and is_leaf on rank {rank}",
-                       [(p.requires_grad, p.is_leaf) for p in parts], "all True")  # fmt: skip
-        return _weights(model), model.running.clone(), model.seen.clone()
+                       f"rank {rank}: requires_grad, is_leaf",
+                       [(p.requires_grad, p.is_leaf) for p in model.layer.parameters()],
+                       "all True")  # fmt: skip
+        if model.frozen.requires_grad:
+            raise Miss("A frozen parameter learns now: leave requires_grad as it is.",
+                       f"rank {rank}: requires_grad of a frozen parameter", True, False)  # fmt: skip
+        return model
 
     for n in (3, 2):
         case = f"{n} ranks, each with other weights"
@@ -226,26 +280,36 @@ def synchronise(answer):
         )
         models = [_Normed(rank) for rank in range(n)]
         first = models[0]
-        mean = torch.stack([_weights(m) for m in models]).mean(0)
-        for rank, (weights, running, seen) in enumerate(results):
-            same(
-                f"{case}: the weights on rank {rank}",
-                weights,
-                _weights(first),
+        starts = [_weights(m.layer) for m in models]
+        mean = torch.stack(starts).mean(0)
+        for rank, model in enumerate(results):
+            _exact(
+                f"{case}: the layer's weights on rank {rank}",
+                _weights(model.layer),
+                starts[0],
                 slips={
                     "The mean of all starts: equal, but its spread is smaller than any "
                     "start's by the root of the number of ranks. Copy rank 0's.": mean,
-                    "Rank 0 got the last rank's: src=0.": _weights(models[-1]),
+                    "Rank 0 got the last rank's: src=0.": starts[-1],
                     "The sum of all starts: copy rank 0's.": mean * n,
-                    f"Rank {rank} still has its own start.": _weights(models[rank]),
+                    f"Rank {rank} still has its own start.": starts[rank],
                 },
                 slip="The ranks agree, but not on rank 0's weights: a seed helps only "
                 "what is drawn after it.",
             )
-            same(f"{case}: a buffer on rank {rank}", running, first.running,
-                 slip="The parameters are equal, the buffers are not: model.buffers() "
-                 "holds, say, the running means of batch norm.")  # fmt: skip
-            same(f"{case}: a buffer of whole numbers on rank {rank}", seen, first.seen)
+            same(f"{case}: a frozen parameter on rank {rank}", model.frozen, first.frozen,
+                 slip="Frozen parameters, too: nobody trains them, but each rank drew its "
+                 "own.")  # fmt: skip
+            _exact(f"{case}: a buffer on rank {rank}", model.norm.running,
+                   first.norm.running,
+                   slip="The parameters are equal, the buffers are not: model.buffers() "
+                   "holds, say, the running means of batch norm in every inner module.")  # fmt: skip
+            same(f"{case}: a buffer of whole numbers on rank {rank}", model.norm.seen,
+                 first.norm.seen)  # fmt: skip
+            same(f"{case}: a buffer that is not saved (persistent=False), rank {rank}",
+                 model.norm.table, first.norm.table,
+                 slip="state_dict() leaves out buffers with persistent=False; "
+                 "model.buffers() has all.")  # fmt: skip
 
 
 def _sampler(N, rank, world, seed, epoch):
@@ -264,9 +328,11 @@ def _perm(N, seed):
     "its own.",
     "A torch.Generator seeded with seed + epoch, torch.randperm(N, generator=...), the "
     "beginning appended until the length is a multiple of world, then every world-th.",
-    "order = torch.randperm(N, generator=torch.Generator().manual_seed(seed + epoch)); "
-    "whole = -(-N // world) * world; repeat order until it has `whole` entries; "
-    "return order[rank::world]",
+    "-(-a // b) rounds up. With fewer rows than ranks, repeat more than once:\n"
+    "generator = torch.Generator().manual_seed(seed + epoch)\n"
+    "order_N = torch.randperm(N, generator=generator)\n"
+    "whole = -(-N // world) * world\n"
+    "...  # order_N.repeat(k)[:whole], then every world-th from rank on",
 )
 def shard_order(answer):
     "This rank's rows of an epoch."
@@ -312,6 +378,12 @@ def shard_order(answer):
     }
     union = sorted(set().union(*got))
     slip = "Together the ranks must see every row, and only the extension twice."
+    dealt = [row for step in zip(*got) for row in step]
+    if union == list(range(N)) and dealt[N] == dealt[0]:
+        slip = (
+            "A right deal of another order. The order here: torch.randperm(N, "
+            "generator=...), its generator seeded with seed + epoch."
+        )
     if union != list(range(N)):
         slip = f"Rows that no rank sees: {sorted(set(range(N)) - set(union))}. {slip}"
     want = [_sampler(N, r, world, seed, epoch) for r in range(world)]
@@ -342,13 +414,15 @@ def _rows(got, case, rank):
     "Which two numbers of a rank can be added up over ranks without any loss?",
     "Add the totals and add the counts, each over all ranks, then divide once. Both fit "
     "into one tensor, so one call is enough.",
-    "both = torch.tensor([total, count], dtype=torch.float64); dist.all_reduce(both); "
-    "return (both[0] / both[1]).item()",
+    "One call for both:\n"
+    "both = torch.tensor([total, count], dtype=torch.float64)\n"
+    "dist.all_reduce(both)\n"
+    "return ...",
 )
 def mean_over_ranks(answer):
     "A mean over all ranks' rows, from each rank's total and count."
-    totals, counts = [3.0, 1.0, 11.0], [4, 1, 20]
-    case = "totals 3, 1, 11 of 4, 1, 20 rows"
+    totals, counts = [2.7, 0.9, 11.3], [4, 1, 20]
+    case = "totals 2.7, 0.9, 11.3 of 4, 1, 20 rows"
     got = _play(case, lambda rank, n: answer(totals[rank], counts[rank]), 3)
     means = [t / c for t, c in zip(totals, counts)]
     for rank in range(3):
@@ -358,7 +432,7 @@ def mean_over_ranks(answer):
         same(
             f"{case}: on rank {rank}",
             got[rank],
-            15 / 25,
+            14.9 / 25,
             slips={
                 "The mean of the ranks' means: one row counted as much as twenty.": sum(
                     means
@@ -366,34 +440,42 @@ def mean_over_ranks(answer):
                 / 3,
                 "The sum of the ranks' means.": sum(means),
                 own: means[rank],
-                "The totals were added up, the counts were not.": 15 / counts[rank],
+                "The totals were added up, the counts were not.": 14.9 / counts[rank],
                 "The counts were added up, the totals were not.": totals[rank] / 25,
-                "The total over all ranks: divide by the number of rows.": 15.0,
-                "Divided by the number of ranks, not by the number of rows.": 15 / 3,
+                "The total over all ranks: divide by the number of rows.": 14.9,
+                "Divided by the number of ranks, not by the number of rows.": 14.9 / 3,
+                "Divided once more, by the number of ranks.": 14.9 / 25 / 3,
+                "The totals were cut to whole numbers: dtype=torch.float64.": 13 / 25,
+                "The mean was cut to a whole number: / divides, // cuts.": 0.0,
             },
-            slip="All ranks need the answer: is it all_reduce, and before the division?",
+            slip="Sum of all totals over sum of all counts, alike on every rank.",
         )
+    first = got
     got = _play("a rank without rows", lambda r, n: answer([6.0, 0.0][r], [8, 0][r]), 2)
     same("totals 6, 0 of 8 and 0 rows", got, [0.75, 0.75],
          slip="A rank without rows brings 0 and 0: divide only after the exchange.")  # fmt: skip
     got = _play("many rows", lambda r, n: answer([0.0, 1.0][r], [2**24, 1][r]), 2)
-    same("counts 16,777,216 and 1", got, [1 / (2**24 + 1)] * 2, atol=0, rtol=1e-10,
-         slip="float32 holds whole numbers up to 16,777,216: the last row was lost. Use "
-         "dtype=torch.float64.")  # fmt: skip
+    same("totals 0 and 1 of 16,777,216 and 1 rows", got, [1 / (2**24 + 1)] * 2,
+         slips={"float32 holds whole numbers up to 16,777,216: the last row was lost. Use "
+                "dtype=torch.float64.": [1 / 2**24] * 2,
+                "The mean was rounded: return it whole.": [0.0] * 2},
+         atol=0, rtol=1e-10)  # fmt: skip
+    _exact(f"{case}: on ranks 0, 1, 2", first, [14.9 / 25] * 3)
 
 
 def _linear_step(answer, sizes, steps=1, momentum=0.0):
-    "Weights and losses on each rank after steps of `answer` on shards of these sizes."
+    "What each rank has after steps of `answer` on shards of these sizes."
 
     def fn(rank, n):
-        model = _filled(nn.Linear(3, 4), seed=3)
+        model, most = _filled(nn.Linear(3, 4), seed=3), [0]
+        model.register_forward_hook(lambda m, given, out: most.append(len(out)))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=momentum)
         losses = []
         for step in range(steps):
             X_ND, y_N = _batch(step, sum(sizes))
             mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
             losses.append(answer(model, optimizer, X_ND[mine], y_N[mine]))
-        return _weights(model), losses
+        return _weights(model), losses, max(most), model.training
 
     return fn
 
@@ -435,10 +517,12 @@ def _mean_of_means(sizes):
     'reduction="sum", divided by all rows: the gradients of the ranks then *add up* to the '
     "right one. average_gradients divides by the number of ranks, so multiply by it first. "
     "mean_over_ranks gives the loss to return.",
-    "rows = torch.tensor(float(len(y_B))); dist.all_reduce(rows); total = "
-    'F.cross_entropy(model(X_BD), y_B, reduction="sum"); optimizer.zero_grad(); '
-    "(total * dist.get_world_size() / rows).backward(); average_gradients(model); "
-    "optimizer.step(); return mean_over_ranks(total.item(), len(y_B))",
+    "The sum over this rank's rows, weighted so that the mean over ranks is right:\n"
+    "rows = torch.tensor(float(len(y_B)))\n"
+    "dist.all_reduce(rows)\n"
+    'total = F.cross_entropy(model(X_BD), y_B, reduction="sum")\n'
+    "(total * dist.get_world_size() / rows).backward()\n"
+    "...  # and zero_grad before, average_gradients and step after",
     seconds=20,  # a first optimizer imports for some seconds
 )
 def parallel_step(answer):
@@ -449,8 +533,9 @@ def parallel_step(answer):
             f"one step, lr = 0.5, shards of {sizes[0]}, {sizes[1]} and {sizes[2]} rows"
         )
         want, (loss,) = _alone(N)
+        calls = []
         results = _play(case, _linear_step(answer, sizes), n,
-                        "A rank without rows makes every call, too.")  # fmt: skip
+                        "A rank without rows makes every call, too.", calls)  # fmt: skip
         means, summed = want, _alone(N, scale=n)[0]
         slips = {
             "The ranks' gradients were added up, not averaged: the step is three times "
@@ -468,30 +553,47 @@ def parallel_step(answer):
                 "A mean of means: a shard of 1 row pulls as hard as one of 5. Divide each "
                 "rank's sum by the rows of all ranks."
             ] = means
-        for rank, (weights, losses) in enumerate(results):
+        for rank, (weights, losses, most, training) in enumerate(results):
             if not torch.isfinite(weights).all():
                 raise Miss("A mean over no rows is 0 / 0. Add up, and divide by the rows of "
                            "all ranks.", f"{case}: the weights on rank {rank}", weights, want)  # fmt: skip
             own = _own_step(sizes, rank)
-            same(f"{case}: the weights on rank {rank}", weights, want,
-                 slips={**slips, "Each rank went its own way: average before the "
-                        "optimizer's step.": own},
-                 slip="Every rank must make the step that one process would make on all "
-                 "rows.")  # fmt: skip
+            _exact(f"{case}: the weights on rank {rank}", weights, want,
+                   slips={**slips, "Each rank went its own way: average before the "
+                          "optimizer's step.": own},
+                   slip="Every rank must make the step that one process would make on "
+                   "all rows.")  # fmt: skip
             if losses[0] is None:
                 raise Miss("It returns nothing: the mean loss over all rows is wanted.",
                            f"{case}: the loss on rank {rank}", None, loss)  # fmt: skip
-            same(f"{case}: the loss that rank {rank} returns", losses[0], loss,
-                 slip="The weights are right. The loss to return is the mean over all "
-                 "ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
+            _exact(f"{case}: the loss that rank {rank} returns", losses[0], loss,
+                   slip="The weights are right. The loss to return is the mean over all "
+                   "ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
+            if most > sizes[rank]:
+                raise Miss("Right, and no work is shared: each rank computes on the rows of "
+                           "others. Its own are enough; gradients are what travels.",
+                           f"{case}: rows in one forward pass of rank {rank}", most,
+                           sizes[rank])  # fmt: skip
+            if not training:
+                raise Miss("The model is left in eval(): a step trains.",
+                           f"{case}: model.training on rank {rank}", False, True)  # fmt: skip
+        travelled = sum(call.bytes for call in calls if call.rank == 0)
+        if travelled > 200:
+            raise Miss("Right, and more travels than the gradients and a few numbers: after "
+                       "one synchronise, equal steps keep equal models equal.",
+                       f"{case}: bytes that rank 0 sends", travelled,
+                       "128 of gradients, and a count, a total")  # fmt: skip
     case = "three steps with momentum, shards of 5, 1 and 2 rows"
     results = _play(case, _linear_step(answer, [5, 1, 2], 3, 0.9), 3)
     stale = _alone(8, 3, 0.9, zero=False)[0]
-    for rank, (weights, _) in enumerate(results):
+    plain = _alone(8, 3)[0]
+    for rank, (weights, *_) in enumerate(results):
         same(f"{case}: the weights on rank {rank}", weights, _alone(8, 3, 0.9)[0],
-             slips={"Old gradients are still there: optimizer.zero_grad().": stale},
-             slip="The first step is right; is optimizer.zero_grad() called before "
-             "backward, in every step?")  # fmt: skip
+             slips={"Old gradients are still there: optimizer.zero_grad().": stale,
+                    "The momentum has no effect: let optimizer.step() make the step.":
+                    plain},
+             slip="The first step is right. In every step: optimizer.zero_grad() before "
+             "backward, optimizer.step() after the exchange.")  # fmt: skip
 
 
 def _own_step(sizes, rank):
@@ -509,9 +611,13 @@ def _own_step(sizes, rank):
     "Walk through the parameters from the last to the first, with one open bucket.",
     "Start a new bucket when there is none yet, or when the next parameter no longer fits "
     "into what is left of cap.",
-    "buckets, room = [], 0; for i in reversed(range(len(sizes))): if not buckets or "
-    "sizes[i] > room: buckets.append([]); room = cap; then buckets[-1].append(i); "
-    "room -= sizes[i]",
+    "`room` is what is left of cap in the open bucket:\n"
+    "buckets, room = [], 0\n"
+    "for i in reversed(range(len(sizes))):\n"
+    "    if not buckets or sizes[i] > room:\n"
+    "        ...  # a new bucket\n"
+    "    buckets[-1].append(i)\n"
+    "    room -= sizes[i]",
 )
 def make_buckets(answer):
     "Parameters in groups, in the order in which backward finishes them."
@@ -624,38 +730,51 @@ def _tower_slope(seed, weight=1.0):
     "bucket to leave misses nothing, send it. send: one flat tensor, "
     "dist.all_reduce(flat, async_op=True), and keep (flat, work). finish: send the rest, "
     "then for each bucket wait, divide, and cut the flat tensor into gradients.",
-    "The next bucket's number is len(self.flying). In finish: work.wait(); flat /= "
-    "dist.get_world_size(); for p, mean in zip(bucket, flat.split([p.numel() for p in "
-    "bucket])): p.grad = mean.view_as(p). Last: self.begin().",
+    "The next bucket's number is len(self.flying). For each (flat, work) in finish:\n"
+    "work.wait()\n"
+    "flat /= dist.get_world_size()\n"
+    "for p, mean in zip(bucket, flat.split([p.numel() for p in bucket])):\n"
+    "    p.grad = mean.view_as(p)\n"
+    "...  # after the last bucket: self.begin()",
     kind="class",
 )
 def Overlapped(answer):
     "Buckets that travel while backward still runs."
     cap, n = 160, 3
+    sizes = [p.numel() * 8 for p in _tower().parameters()]
+    buckets = course.make_buckets(sizes, cap)
 
-    def step(rank, n, rounds=1):
+    def step(rank, n, rounds=1, calls=()):
         model = _tower()
+        watch = _Watch(model, rank, calls, buckets)
         parallel, got = answer(model, cap), []
         before = _weights(model)
         for round in range(rounds):
             for p in model.parameters():
                 p.grad = None
-            model(_normal(5, 3, seed=10 * round + rank)).square().mean().backward()
+            watch.backward(model(_normal(5, 3, seed=10 * round + rank)).square().mean())
             parallel.finish()
             got.append(_flat_grads(model, f"round {round + 1}, rank {rank}"))
         if not torch.equal(before, _weights(model)):
             raise Miss("The weights changed: only gradients travel.",
                        f"rank {rank}: the weights", _weights(model), before)  # fmt: skip
-        return got
+        return got, watch
 
     case, calls = "3 ranks, 3 buckets: after backward and finish", []
-    results = _play(case, step, n, calls=calls)
+    results = _play(case, lambda r, n: step(r, n, 1, calls), n, calls=calls)
+    mine = [call for call in calls if call.rank == 0]
+    want = [sum(sizes[i] for i in b) for b in buckets]
+    if [call.bytes for call in mine] != want:
+        raise Miss("One message a bucket: flatten its gradients, put them into one tensor "
+                   "with torch.cat, sum that.", "bytes of rank 0's calls, in order",
+                   [call.bytes for call in mine], want)  # fmt: skip
     slopes = [_tower_slope(rank) for rank in range(n)]
     total = sum(slopes)
-    for rank in range(n):
+    for rank, ((got,), watch) in enumerate(results):
+        watch.too_early(case)
         same(
             f"{case}: the gradients on rank {rank}",
-            results[rank][0],
+            got,
             total / n,
             slips={
                 "This is the sum over ranks: divide by their number, after wait() (what "
@@ -667,41 +786,85 @@ def Overlapped(answer):
                 ]
                 / n,
                 "Divided twice.": total / n / n,
+                "The mean was added to the rank's own gradient: it takes its place.": (
+                    slopes[rank] + total / n
+                ),
             },
-            slip="Does each piece of the flat tensor go to the parameter it came from, in "
+            slip=_times(got, total / n)
+            or "Does each piece of the flat tensor go to the parameter it came from, in "
             "the same order?",
         )
-    mine = [call for call in calls if call.rank == 0]
-    sizes = [p.numel() * 8 for p in _tower().parameters()]
-    want = [sum(sizes[i] for i in b) for b in course.make_buckets(sizes, cap)]
-    if [call.bytes for call in mine] != want:
-        raise Miss("One message a bucket: flatten its gradients, put them into one tensor "
-                   "with torch.cat, sum that.", "bytes of rank 0's calls, in order",
-                   [call.bytes for call in mine], want)  # fmt: skip
-    if not mine[0].in_backward:
-        raise Miss("Nothing leaves before backward is over: `arrived` should send each "
-                   "bucket as soon as it is full.", "rank 0's first bucket leaves",
-                   "after backward", "during backward")  # fmt: skip
-    if not all(call.asynchronous for call in mine):
+        watch.too_late(case)
+    if not all(c.asynchronous and not c.waited_in_backward for c in calls):
         raise Miss("Backward stands still while a bucket travels: async_op=True, and wait "
-                   "in finish.", "rank 0's calls", "synchronous", "async_op=True")  # fmt: skip
-    if not all(call.in_backward for call in mine):
-        raise Miss("Some buckets leave only in finish, though they were full before.",
-                   "rank 0's buckets leave during backward",
-                   [call.in_backward for call in mine], [True] * 3)  # fmt: skip
-    case = "a second step"
-    second = _play(case, lambda rank, n: step(rank, n, 2), n,
-                   "Is the count of missing gradients set back after each step?")  # fmt: skip
+                   "in finish.", case, "a call that is waited for in backward",
+                   "all are waited for in finish")  # fmt: skip
+    case, calls = "a second step", []
+    second = _play(case, lambda r, n: step(r, n, 2, calls), n,
+                   "Is the count of missing gradients set back after each step?", calls)  # fmt: skip
     want = sum(_tower_slope(10 + rank) for rank in range(n)) / n
-    for rank in range(n):
-        same(f"{case}: the gradients on rank {rank}", second[rank][1], want,
+    again = "Is everything set back after a step? self.begin() at the end of finish."
+    for rank, (got, watch) in enumerate(second):
+        same(f"{case}: the gradients on rank {rank}", got[1], want,
              slips={"These are the first step's: call self.begin() at the end of finish.":
                     total / n},
-             slip="The first step was right. Is everything forgotten after it? "
-             "self.begin() at the end of finish.")  # fmt: skip
+             slip=f"The first step was right. {again}")  # fmt: skip
+        watch.too_late(case, again)
     _quiet(answer)
     _order(answer)
     _unused(answer)
+
+
+class _Watch:
+    "How many buckets a rank has sent when each gradient arrives, and how many are full."
+
+    def __init__(self, model, rank, calls, buckets):
+        self.rank, self.calls, self.buckets = rank, calls, buckets
+        for number, p in enumerate(model.parameters()):  # before the answer's own hooks
+            p.register_post_accumulate_grad_hook(lambda p, n=number: self._note(n))
+
+    def _made(self):
+        return sum(call.rank == self.rank for call in self.calls)
+
+    def _note(self, number):
+        full = [set(bucket) <= self.here for bucket in self.buckets]
+        self.rows.append((self._made() - self.before, (full + [False]).index(False)))
+        self.here.add(number)
+
+    def backward(self, loss):
+        "Run it; `rows` holds (sent, full) before each gradient and after the last."
+        self.rows, self.here, self.before = [], set(), self._made()
+        loss.backward()
+        self._note(None)
+
+    def too_early(self, case):
+        if any(sent > full for sent, full in self.rows):
+            raise Miss("A bucket left before it was full: `send` takes the next in order, "
+                       "which need not be the one that has just filled.", *self._case(case))  # fmt: skip
+
+    def too_late(self, case, slip=""):
+        if all(sent == 0 for sent, _ in self.rows):
+            slip = slip or "`arrived` should send each bucket as soon as it is full."
+            raise Miss(
+                f"Nothing leaves before backward is over. {slip}", *self._case(case)
+            )
+        if any(sent < full for sent, full in self.rows):
+            slip = slip or "It should leave with the gradient that fills it."
+            raise Miss(f"A full bucket stays, with none ahead of it. {slip}",
+                       *self._case(case))  # fmt: skip
+
+    def _case(self, case):
+        sent, full = zip(*self.rows)
+        where = "buckets sent before each gradient and at backward's end"
+        return f"{case}: rank {self.rank}, {where}", list(sent), list(full)
+
+
+def _times(got, want):
+    "The sentence for a constant factor, or ''."
+    factor = (got @ want / (want @ want)).item()
+    if not torch.allclose(got, factor * want):
+        return ""
+    return f"Every gradient is {factor:.3g} times what it should be."
 
 
 def _flat_grads(model, case):
@@ -718,21 +881,24 @@ def _flat_grads(model, case):
 def _quiet(answer):
     "no_sync: two backward passes, one exchange."
 
+    case, calls = "one backward inside no_sync, one outside", []
+    sizes = [p.numel() * 8 for p in _tower().parameters()]
+
     def fn(rank, n):
         model = _tower()
+        watch = _Watch(model, rank, calls, course.make_buckets(sizes, 160))
         parallel = answer(model, 160)
         with parallel.no_sync():
-            model(_normal(5, 3, seed=rank)).square().mean().backward()
-        model(_normal(5, 3, seed=30 + rank)).square().mean().backward()
+            watch.backward(model(_normal(5, 3, seed=rank)).square().mean())
+        watch.backward(model(_normal(5, 3, seed=30 + rank)).square().mean())
         parallel.finish()
-        return _flat_grads(model, f"rank {rank}")
+        return _flat_grads(model, f"rank {rank}"), watch
 
-    case, calls = "one backward inside no_sync, one outside", []
     results = _play(case, fn, 2, calls=calls)
     first = sum(_tower_slope(rank) for rank in range(2)) / 2
     last = sum(_tower_slope(30 + rank) for rank in range(2)) / 2
     for rank in range(2):
-        same(f"{case}: the gradients on rank {rank}", results[rank], first + last,
+        same(f"{case}: the gradients on rank {rank}", results[rank][0], first + last,
              slips={"The quiet pass is lost: its gradients wait in p.grad and travel with "
                     "the next.": last,
                     "Only the first pass travelled.": first},
@@ -740,6 +906,9 @@ def _quiet(answer):
     if len(calls) != 2 * 3:
         raise Miss("Inside no_sync nothing travels.", f"{case}: calls of both ranks",
                    len(calls), 6)  # fmt: skip
+    for _, watch in results:
+        watch.too_late(f"{case}; the pass outside",
+                       "Inside no_sync nothing is counted, either.")  # fmt: skip
 
 
 def _unused(answer):
@@ -770,23 +939,29 @@ def _unused(answer):
 def _order(answer):
     "Branches that finish in another order on another rank."
 
+    case, calls = "on rank 1 the gradients arrive in another order", []
+
     def fn(rank, n):
         model = _Branches()
+        watch = _Watch(model, rank, calls, [[1], [0]])
         parallel = answer(model, 24)
-        model(_normal(4, 3, seed=rank), "ba" if rank == 1 else "ab").backward()
+        watch.backward(model(_normal(4, 3, seed=rank), "ba" if rank == 1 else "ab"))
         parallel.finish()
-        return _flat_grads(model, f"rank {rank}")
+        return _flat_grads(model, f"rank {rank}"), watch
 
-    case = "on rank 1 the gradients arrive in another order"
-    results = _play(case, fn, 2, "Buckets leave in their own order: none before the one "
+    results = _play(case, fn, 2, calls=calls, slip="Buckets leave in their own order: none before the one "
                     "ahead of it.")  # fmt: skip
     want = 0.0
     for rank, order in enumerate(("ab", "ba")):
         model = _Branches()
         model(_normal(4, 3, seed=rank), order).backward()
         want = want + torch.cat([p.grad.flatten() for p in model.parameters()]) / 2
-    for rank in range(2):
-        same(f"{case}: the gradients on rank {rank}", results[rank], want)
+    for _, watch in results:
+        watch.too_early(case)
+    for rank, (got, watch) in enumerate(results):
+        same(f"{case}: the gradients on rank {rank}", got, want)
+        watch.too_late(case, "One gradient can make two buckets ready, that which it fills "
+                       "and one that was full before: `while`, not `if`.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -794,9 +969,13 @@ def _order(answer):
     "zero_grad once. with parallel.no_sync(): backward for all but the last; then the last "
     "one outside. Each loss is a mean over its own rows: divide it by the number of "
     "micro-batches.",
-    "optimizer.zero_grad(); *first, last = batches; with parallel.no_sync(): for X, y in "
-    "first: (F.cross_entropy(parallel.model(X), y) / len(batches)).backward(); the same "
-    "for last; parallel.finish(); optimizer.step()",
+    "The quiet ones; then the last in the same way, outside; finish; step:\n"
+    "optimizer.zero_grad()\n"
+    "*first, last = batches\n"
+    "with parallel.no_sync():\n"
+    "    for X, y in first:\n"
+    "        (F.cross_entropy(parallel.model(X), y) / len(batches)).backward()\n"
+    "...",
     seconds=20,
 )
 def accumulate(answer):
@@ -804,7 +983,13 @@ def accumulate(answer):
 
     def fn(parts, steps=1):
         def play(rank, n):
-            model = _filled(nn.Linear(3, 4), seed=3)
+            model, log = _filled(nn.Linear(3, 4), seed=3), []
+            model.register_forward_hook(
+                lambda m, given, out: log.append(f"forward {len(out)}")
+            )
+            model.bias.register_post_accumulate_grad_hook(lambda p: log.append("back"))
+            for p in model.parameters():
+                p.grad = torch.ones_like(p)  # left by an earlier step
             parallel = course.Overlapped(model, cap=1)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
             for step in range(steps):
@@ -812,7 +997,7 @@ def accumulate(answer):
                 mine = slice(3 * parts * rank, 3 * parts * (rank + 1))
                 pairs = zip(X_ND[mine].split(3), y_N[mine].split(3))
                 answer(parallel, optimizer, list(pairs))
-            return _weights(model)
+            return _weights(model), log
 
         return play
 
@@ -829,10 +1014,21 @@ def accumulate(answer):
                     _filled(nn.Linear(3, 4), seed=3)
                 ),
                 "Only the last micro-batch counted.": _last_only(parts),
+                "Old gradients are still there: optimizer.zero_grad(), once, at the "
+                "beginning.": want - 0.5,
+                "The step came before the means: parallel.finish() first.": (
+                    _own_step([3 * parts] * 2, rank)
+                ),
             }
-            same(f"{case}: the weights on rank {rank}", results[rank], want, slips=slips,
-                 slip="The step must be the one that one process makes on all rows; is "
-                 "parallel.finish() called before the optimizer's step?")  # fmt: skip
+            got, log = results[rank]
+            same(f"{case}: the weights on rank {rank}", got, want, slips=slips,
+                 slip="The step must be the one that one process makes on all rows, with "
+                 "F.cross_entropy.")  # fmt: skip
+            if log != ["forward 3", "back"] * parts:
+                raise Miss("The right step, and no accumulation: one micro-batch at a time, "
+                           "forward and backward, so that only its activations are held.",
+                           f"{case}: passes on rank {rank}", log,
+                           ["forward 3", "back"] * parts)  # fmt: skip
         if len(calls) != 2 * 2:
             raise Miss("A step talks once, whatever the number of micro-batches: all but "
                        "the last run inside parallel.no_sync().",
@@ -843,10 +1039,8 @@ def accumulate(answer):
                        f"{case}: buckets leave", "after backward", "during backward")  # fmt: skip
     results = _play("two steps", fn(2, steps=2), 2)
     for rank in range(2):
-        same(f"two steps: the weights on rank {rank}", results[rank],
-             _alone(12, steps=2)[0],
-             slip="The first step is right: optimizer.zero_grad(), once, at the "
-             "beginning.")  # fmt: skip
+        same(f"two steps: the weights on rank {rank}", results[rank][0],
+             _alone(12, steps=2)[0], slip="The first step is right.")  # fmt: skip
 
 
 def _last_only(parts):
@@ -863,8 +1057,11 @@ def _last_only(parts):
 @chapter.exercise(
     "A bucket starts when two things are true: it is full, and the link is free.",
     "start = max(when it is full, the end of the trip before); end = start + its seconds.",
-    "free, trips = 0.0, []; for full, takes in zip(ready, seconds): start = max(full, "
-    "free); free = start + takes; trips.append((start, free))",
+    "`free`: when the link is free again.\n"
+    "free, trips = 0.0, []\n"
+    "for full, takes in zip(ready, seconds):\n"
+    "    start = max(full, free)\n"
+    "    ...",
 )
 def timeline(answer):
     "When each bucket travels, one at a time."
@@ -894,8 +1091,6 @@ def timeline(answer):
         },
     )  # fmt: skip
     same("one bucket, full at 5", answer([5.0], [0.5]), [(5.0, 5.5)])
-    got = answer([], [])
-    same("no bucket", list(got), [])
     ready, seconds = [0.5, 0.5, 0.75, 4.0, 4.25], [1.0, 0.25, 0.5, 0.5, 0.125]
     same("five buckets", answer(ready, seconds),
          [(0.5, 1.5), (1.5, 1.75), (1.75, 2.25), (4.0, 4.5), (4.5, 4.625)])  # fmt: skip

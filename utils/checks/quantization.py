@@ -1,6 +1,7 @@
 """Chapter 24: fewer bits for weights and activations."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -38,15 +39,20 @@ def _two(case, got, what):
 )
 def read_bits(answer):
     "What whole number a pattern of bits stands for."
-    for pattern in ("0110", "1110", "1000", "1111", "10000001", "01", "11"):
+    wide = "1" + "0" * 40 + "1"  # more than a float32 or an int32 holds
+    for pattern in ("0110", "1110", "1000", "10000001", "01", "1", wide):
         n = len(pattern)
         places = [2**k for k in reversed(range(n))]
         plain = sum(p for p, bit in zip(places, pattern) if bit == "1")
         signed = plain - 2 * places[0] * (pattern[0] == "1")
         rest = plain - places[0] * (pattern[0] == "1")
+        got = answer(pattern, False)
+        if isinstance(got, str):
+            raise Miss("It returns a text; a whole number is asked for.",
+                       f"{pattern!r}, signed=False", got, plain)  # fmt: skip
         same(
             f"{pattern!r}, signed=False",
-            answer(pattern, False),
+            got,
             plain,
             slips={
                 "Without a sign the first place counts like the others: it is not a "
@@ -55,15 +61,18 @@ def read_bits(answer):
                     pattern[::-1], 2
                 ),
             },
-            slip="Each place is worth twice the one to its right.",
+            slip="Each place is worth twice the one to its right, in whole numbers.",
+            rtol=0,
         )
         same(
             f"{pattern!r}, signed=True",
             answer(pattern, True),
             signed,
             slips={
-                "`signed` makes no difference: the first place is worth -8 here, not 8."
-                if n == 4
+                "A first bit alone is negative, too: 1000 is -8, not 8."
+                if plain == places[0] and n > 1
+                else "One bit is a first place as well: 1 is -1."
+                if n == 1
                 else "`signed` makes no difference: the first place counts negative.": plain,
                 "This is sign and magnitude: in two's complement the other bits still "
                 "count upward.": -rest if pattern[0] == "1" else plain,
@@ -74,6 +83,7 @@ def read_bits(answer):
                 - 2 ** (n - 1),
             },
             slip="Two's complement: the first place is worth minus its usual value.",
+            rtol=0,
         )
 
 
@@ -92,7 +102,7 @@ def quantize(answer):
         "x = [-1.343, -0.608, 0, 0.267, 0.934, 2.563], scale 0.01, zero 100, 0 .. 255"
     )
     steps = np.round(X.numpy().astype(float) / 0.01)
-    want = np.clip(steps + 100, 0, 255)
+    want = np.clip(steps + 100, 0, 255).astype(int)
     got = answer(X, 0.01, 100, 0, 255)
     same(
         case,
@@ -110,6 +120,9 @@ def quantize(answer):
             )
             % 256,
             "Nothing stops at the ends: clip to low .. high.": steps + 100,
+            "As a byte with a sign, 255 became -1: from 0 up, torch.uint8.": np.where(
+                want > 127, want - 256, want
+            ),
             "It cuts the decimals off: 26.7 steps are nearer to 27. Round first.": np.clip(
                 np.trunc(X.numpy() / 0.01) + 100, 0, 255
             ),
@@ -148,15 +161,33 @@ def quantize(answer):
             "The byte runs over at the ends: clip before you convert.": [
                 2, -2, 1, -1, 3, 50, -50,
             ],
+            "As a byte without a sign, -2 became 254: with negative numbers, "
+            "torch.int8.": [2, 254, 1, 255, 3, 7, 249],
         },
+        slip="Round to the nearest step, held between low and high.",
     )  # fmt: skip
     _dtype(
         case, answer(x, 0.1, 0, -7, 7), torch.int8, "With negative numbers: torch.int8."
     )
+    for zero, low, high, kind in ((2, 0, 15, torch.uint8), (3, -8, 7, torch.int8)):
+        case = f"the same x, scale 0.1, zero {zero}, {low} .. {high}"
+        got = answer(x, 0.1, zero, low, high)
+        want = np.clip(np.round(x.numpy() / 0.1) + zero, low, high).astype(int)
+        same(case, got, want, slip="The codes may hold negative ones: look at `low`.")
+        _dtype(
+            case,
+            got,
+            kind,
+            "`low` decides: uint8 where no code is negative, else int8.",
+        )
+    same("x = [1e9], scale 0.01, zero 100, 0 .. 255",
+         answer(_array([1e9]), 0.01, 100, 0, 255), [255],
+         slip="1e11 steps do not fit in 32 bits: clip while they are floats.")  # fmt: skip
     rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     scale = _array([[0.1], [0.2], [0.5]])
     want = np.clip(np.round(rows.numpy() / scale.numpy()), -7, 7)
-    same("3 rows with a scale each, (3, 1)", answer(rows, scale, 0, -7, 7), want)
+    same("3 rows with a scale each, (3, 1)", answer(rows, scale, 0, -7, 7),
+         want.astype(int), slip="`scale` may be a tensor that broadcasts.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -167,7 +198,8 @@ def quantize(answer):
 )
 def affine(answer):
     "The scale and the zero point of a range."
-    for low, high, bits in ((-0.5, 3.5, 8), (-0.5, 3.5, 4), (-0.3, 0.9, 2)):
+    cases = ((-0.5, 3.5, 8), (-0.5, 3.5, 4), (-0.3, 0.9, 2), (-0.29, 0.71, 4))
+    for low, high, bits in cases:
         case = f"affine({low}, {high}, {bits})"
         scale, zero = _two(case, answer(low, high, bits), "scale, zero")
         want = (high - low) / (2**bits - 1)
@@ -186,6 +218,7 @@ def affine(answer):
                 "The lower end is forgotten: high - low.": high / (2**bits - 1),
                 "The bits make no difference.": (high - low) / 255,
             },
+            slip="Between 2**bits marks lie 2**bits - 1 steps, from low to high.",
         )
         where = round(-low / want)
         same(
@@ -194,8 +227,11 @@ def affine(answer):
             where,
             slips={
                 "The sign: low lies below 0, so 0 lies above the grid's first mark.": -where,
-                "One off: mark 0 stands for low, so count the steps from low to 0.": where
-                + 1,
+                "Rounded up always (ceil): 4.35 steps are nearer to 4."
+                if -low / want > where
+                else "One off: mark 0 stands for low, so count the steps from low to 0.": (
+                    where + 1
+                ),
                 "One off: mark 0 stands for low. Round, do not cut off.": where - 1,
                 "Not rounded: the zero point is a whole number.": -low / want,
                 "The zero point is counted from the upper end.": round(high / want),
@@ -207,14 +243,28 @@ def affine(answer):
         if not float(zero).is_integer():
             raise Miss("Not rounded: the zero point is a whole number.",
                        f"{case}: zero", zero, where)  # fmt: skip
-    for low, high in ((2.0, 6.0), (-6.0, -2.0)):
+    for low, high in ((2.0, 6.0), (-6.0, -2.0), (3.0, 3.0), (-2.0, -2.0), (0.0, 1e-7)):
         lo, hi = min(low, 0), max(high, 0)
-        scale, zero = answer(low, high, 8)
-        same(f"affine({low}, {high}, 8)", (scale, zero),
-             ((hi - lo) / 255, round(-lo / ((hi - lo) / 255))),
-             slip="A range on one side of 0: stretch it to 0, or 0 has no code.")  # fmt: skip
+        case = f"affine({low}, {high}, 8)"
+        got = _without_zero_division(answer, case, low, high)
+        same(case, got, ((hi - lo) / 255, round(-lo / ((hi - lo) / 255))), atol=0, slips={
+                 "1.0, 0 is for a range of nothing but 0: stretch to 0 first. A short range "
+                 "has a small scale.": (1.0, 0),
+             }, slip="A range on one side of 0: stretch it to 0, or 0 has no code.")  # fmt: skip
     case = "affine(0, 0, 8): a layer that was silent"
-    same(case, answer(0.0, 0.0, 8), (1.0, 0), slip="No length, no scale: 1.0 and 0.")
+    got = _without_zero_division(answer, case, 0.0, 0.0)
+    same(case, got, (1.0, 0), slip="No length, no scale: 1.0 and 0.")
+
+
+def _without_zero_division(answer, case, low, high):
+    try:
+        return answer(low, high, 8)
+    except ZeroDivisionError:
+        raise Miss(
+            "ZeroDivisionError: after the stretch to 0 this range has no length, or it was "
+            "not stretched. A range of nothing but 0 has the answer 1.0, 0.",
+            case, "0 / 0", "a scale above 0",
+        ) from None  # fmt: skip
 
 
 @chapter.exercise(
@@ -229,16 +279,21 @@ def best_scale(answer):
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(4000, generator=generator)
     x[:3] = _array([9.0, -7.0, 8.0])
-    shares = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    errors, scales, unclipped = {}, {}, {}
+    shares = [k / 20 for k in range(2, 21)]
+    errors, peaks, scales, unclipped, wider = {}, {}, {}, {}, {}
     for bits in (2, 3, 4, 8):
         top = 2 ** (bits - 1) - 1
         scales[bits] = [s * 9.0 / top for s in shares]
         a = x.numpy().astype(float)
         gaps = [s * np.clip(np.round(a / s), -top, top) - a for s in scales[bits]]
         errors[bits] = [(g**2).mean() for g in gaps]
+        peaks[bits] = [np.abs(g).max() for g in gaps]
         unclipped[bits] = [
             ((s * np.round(a / s) - a) ** 2).mean() for s in scales[bits]
+        ]
+        wider[bits] = [
+            ((s * np.clip(np.round(a / s), -top - 1, top) - a) ** 2).mean()
+            for s in scales[bits]
         ]
     for bits in (4, 3, 2, 8):
         top = 2 ** (bits - 1) - 1
@@ -247,12 +302,15 @@ def best_scale(answer):
             return scales[b][int(np.argmin(table[b]))]
 
         same(
-            f"4,000 normal numbers and three outliers, {bits} bits, shares 0.1 .. 1",
+            f"4,000 normal numbers and three outliers, {bits} bits, shares 0.1, 0.15 .. 1",
             answer(x, bits, shares),
             pick(errors),
             slips={
                 "This is max|x| / top: try every share, and judge by the mean square, not by the "
                 "largest error.": 9.0 / top,
+                "Judged by the largest error: the mean of the squares counts.": pick(
+                    peaks
+                ),
                 "The finest grid wins: was the error measured without clipping, or the "
                 "largest one taken?": pick(unclipped),
                 "This is the largest error, not the smallest.": scales[bits][
@@ -261,10 +319,12 @@ def best_scale(answer):
                 "This is the share: return the scale.": shares[
                     int(np.argmin(errors[bits]))
                 ],
+                "The grid is symmetric, -top .. top: one mark too many below.": pick(
+                    wider
+                ),
                 "One mark too many: top is 2 ** (bits - 1) - 1.": pick(errors)
                 * top
                 / (top + 1),
-                "It takes the largest x, not the largest |x|.": 0.0,
             },
             slip="Quantise, go back, mean squared error; the scale of the smallest.",
             rtol=1e-4,
@@ -272,6 +332,12 @@ def best_scale(answer):
     same("the same numbers with the sign turned: the scale", answer(-x, 4, shares),
          scales[4][int(np.argmin(errors[4]))], rtol=1e-4,
          slip="The largest |x| counts: the longer tail may be the negative one.")  # fmt: skip
+    W = _array([-1.0, 1.0] * 20 + [-4.0, 4.0] * 5).reshape(5, 10)
+    same("a matrix (5, 10) of 1s and 4s, 2 bits, shares 0.2, 0.3, 0.4, 0.5, 0.7, 0.9",
+         answer(W, 2, [0.2, 0.3, 0.4, 0.5, 0.7, 0.9]), 3.6, rtol=1e-4, slips={
+             "It stops where the error first rises: a later share may still be better. "
+             "Try them all.": 1.6,
+         }, slip="The mean over all numbers of x, whatever its shape.")  # fmt: skip
 
 
 # ---- a matrix ----
@@ -334,9 +400,11 @@ def group_quantize(answer):
                 ),
                 "Turned over: the scale is what one step is worth.": 1 / want,
             },
-            slip="Shape (H, D / group): the largest size in the group, over top.",
+            slip="Shape (H, D / group): the largest |w| in the group, over top.",
             rtol=1e-5,
         )
+        _dtype(f"{case}: the scales", scale, torch.float32,
+               "Scales are a torch.float32 tensor, like W: the layers compute in it.")  # fmt: skip
         strided = np.round(a / np.tile(want, group))
         same(
             f"{case}: the whole numbers",
@@ -356,20 +424,29 @@ def group_quantize(answer):
             torch.int8,
             "The whole numbers should be int8: use quantize.",
         )
-    W = W.clone()
-    W[0] = 0
-    q, scale = answer(W, 4, 4)
-    same("a row of zeros: its whole numbers", q[0], np.zeros(8), slip="0 / 0 is nan.")
-    same("a row of zeros: its scales", scale[0], [1.0, 1.0],
-         slip="A group of zeros has no size: give it the scale 1.")  # fmt: skip
+    W = [[0.0] * 8, [0.0] * 4 + [14.0, 0.0, -4.0, 2.0], [1e-5, 0.0, 7e-5, 0.0] * 2]
+    case = "a row of zeros, a group of zeros, a row of tiny weights; groups of 4"
+    q, scale = _two(case, answer(_array(W), 4, 4), "q, scale")
+    same(f"{case}: the scales", scale, [[1.0, 1.0], [1.0, 2.0], [1e-5, 1e-5]], slips={
+             "A group of zeros has no size: give it the scale 1, though its row has "
+             "weights.": [[1.0, 1.0], [0.0, 2.0], [1e-5, 1e-5]],
+             "Tiny weights need a tiny scale: 1 is for groups of zeros only.": [
+                 [1.0, 1.0], [1.0, 2.0], [1.0, 1.0],
+             ],
+             "One zero among its weights does not make a group empty.": np.ones((3, 2)),
+         }, slip="A group of zeros has no size: give it the scale 1.", atol=1e-12)  # fmt: skip
+    same(f"{case}: the whole numbers", q,
+         [[0] * 8, [0, 0, 0, 0, 7, 0, -2, 1], [1, 0, 7, 0] * 2], slip="0 / 0 is nan.")  # fmt: skip
 
 
 # ---- integers ----
 
 
-def _hardware(calls):
-    def product(a, b):
-        for q in (a, b):
+def _hardware(calls, more=0):
+    "A product that counts its calls; `more` is added to every sum, to know it again."
+
+    def product(a_BD, b_DH):
+        for q in (a_BD, b_DH):
             if q.dtype not in (torch.int8, torch.uint8):
                 raise Miss(
                     "The hardware multiplies 8-bit numbers; a - a_zero needs nine. Multiply "
@@ -377,7 +454,7 @@ def _hardware(calls):
                     "product(a, b): the dtype", q.dtype, "torch.uint8 or torch.int8",
                 )  # fmt: skip
         calls.append(1)
-        return a.to(torch.int32) @ b.to(torch.int32)
+        return a_BD.to(torch.int32) @ b_DH.to(torch.int32) + more
 
     return product
 
@@ -436,18 +513,31 @@ def quantized_matmul(answer):
                 "only. Multiply the codes with product(a, b).",
                 case, "no call of product", "one call",
             )  # fmt: skip
-        if got.dtype.is_floating_point:
+        if getattr(got.dtype, "is_floating_point", False):
             raise Miss("Whole numbers stay whole: no float on the way.",
                        f"{case}: the dtype", got.dtype, torch.int32)  # fmt: skip
-    wide_a = torch.full((2, 300), 255, dtype=torch.uint8)
-    wide_b = torch.full((300, 2), 127, dtype=torch.int8)
-    same("300 inputs of 255, zero point 7", answer(wide_a, 7, wide_b, 0),
-         np.full((2, 2), 300 * 248 * 127),
-         slip="A sum ran over its 8 bits: sum with dtype=torch.int32.")  # fmt: skip
+        _dtype(case, got, torch.int32, "The sums are torch.int32: without dtype=torch.int32, "
+               "torch sums bytes in int64.")  # fmt: skip
+    same("a `product` that adds 1,000 to each sum",
+         answer(a, 3, b, 5, product=_hardware([], 1000)), (A - 3) @ (B - 5) + 1000, slips={
+             "`product` was called, but its result is not used.": (A - 3) @ (B - 5),
+         }, slip="The first term is product(a, b).")  # fmt: skip
+    D = 601  # a sum beyond 2**24, where float32 no longer holds every whole number
+    wide_a = torch.full((2, D), 255, dtype=torch.uint8)
+    wide_b = torch.full((D, 2), 127, dtype=torch.int8)
+    wide_a[:, 0], wide_b[0] = 254, 126
+    want = (254 - 7) * (126 + 9) + (D - 1) * (255 - 7) * (127 + 9)
+    case = f"{D} inputs near 255, weights near 127, zero points 7 and -9"
+    same(case, answer(wide_a, 7, wide_b, -9), np.full((2, 2), want), rtol=0, slips={
+             "D is the number of inputs, not a fixed 7.": np.full(
+                 (2, 2), want + (D - 7) * 63
+             ),
+         }, slip="A sum ran over its 8 or 16 bits (sum with dtype=torch.int32), or it went "
+         "through float32, which holds whole numbers up to 2**24 only.")  # fmt: skip
     twice = torch.full((2, 2), 1, dtype=torch.int8)
-    same(
-        "called without `product`", answer(wide_a[:, :2], 0, twice, 0), [[510] * 2] * 2
-    )
+    some = torch.full((2, 2), 255, dtype=torch.uint8)
+    same("called without `product`", answer(some, 0, twice, 0), [[510] * 2] * 2,
+         slip="`product` has a value of its own, int_matmul.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -460,8 +550,8 @@ def quantized_matmul(answer):
 def Observer(answer):
     "Watches activations and says which grid holds them."
     batches = [
-        _array([0.5, -1.0]),
-        _array([[2.0, 3.0], [0.0, 1.0]]),
+        _array([0.5, -0.5]),
+        _array([[3.0, -1.0], [0.0, 1.0]]),
         _array([0.1, -0.2]),
     ]
     watcher = answer()
@@ -471,25 +561,42 @@ def Observer(answer):
     for x in batches:
         watcher.see(x)
     case = "three batches from -1 to 3, affine(8)"
-    got = _two(case, watcher.affine(8), "scale, zero")
+    try:
+        got = watcher.affine(8)
+    except (TypeError, AttributeError):
+        if any(isinstance(end, torch.Tensor) for end in vars(watcher).values()):
+            raise Miss("It noted tensors, and affine needs numbers: x.min().item().",
+                       case, vars(watcher), "numbers") from None  # fmt: skip
+        raise
     same(
         case,
-        got,
+        _two(case, got, "scale, zero"),
         (4 / 255, 64),
         slips={
             "It holds the last batch only.": (0.3 / 255, 170),
-            "It holds the first batch only.": (1.5 / 255, 170),
+            "It holds the first batch only.": (1.0 / 255, 128),
             "The range is averaged over the batches: the largest value would be clipped.": (
-                ((0.5 + 3.0 + 0.1) / 3 + 0.4) / 255,
-                round(0.4 / ((1.6) / 255)),
+                (1.2 + 1.7 / 3) / 255,
+                round(1.7 / 3 / ((1.2 + 1.7 / 3) / 255)),
             ),
             "The lower end is lost: activations may be negative.": (3 / 255, 0),
+            "One batch can move both ends: two `if`s, not if and elif.": (
+                1.1 / 255,
+                232,
+            ),
+            "One batch can move both ends: two `if`s, and no elif.": (3.2 / 255, 16),
+            "The range was made symmetric: low and high are noted apart.": (
+                6 / 255,
+                128,
+            ),
         },
         slip="low and high over all batches, then affine.",
         rtol=1e-5,
     )
-    same("affine(4) of the same", watcher.affine(4), (4 / 15, 4),
-         slip="`bits` is passed on to affine.", rtol=1e-5)  # fmt: skip
+    same("affine(4) of the same", watcher.affine(4), (4 / 15, 4), slips={
+             "`bits` is passed on to affine.": (4 / 255, 64),
+             "affine forgot what was seen: asking changes nothing.": (1.0, 0),
+         }, slip="The same range, with `bits` passed on to affine.", rtol=1e-5)  # fmt: skip
     other = answer()
     other.see(_array([0.0, 1.0]))
     same("a second observer that has seen [0, 1]", other.affine(8), (1 / 255, 0), rtol=1e-5,
@@ -551,7 +658,9 @@ def pack_int4(answer):
          [0xE1, 0x03], slip="The last one has no neighbour: its upper half is 0.")  # fmt: skip
     every = list(itertools.product(range(-8, 8), repeat=2))
     flat = _array([n for pair in every for n in pair], torch.int8)
-    same("all 256 pairs", answer(flat), _bytes(*zip(*every)))
+    same("all 256 pairs", answer(flat), _bytes(*zip(*every)),
+         slip="first & 15, with second & 15 four places up.")  # fmt: skip
+    same("no numbers", answer(flat[:0]), np.zeros(0, int), slip="No numbers, no bytes.")
 
 
 @chapter.exercise(
@@ -595,6 +704,7 @@ def unpack_int4(answer):
     every = list(itertools.product(range(-8, 8), repeat=2))
     flat = [n for pair in every for n in pair]
     same("all 256 bytes", answer(_array(_bytes(*zip(*every)), torch.uint8), 512), flat,
+         slips={"It always drops the last: `count` says where to stop.": flat[:-1]},
          slip="13 - 16 in a byte without a sign runs over: use int16.")  # fmt: skip
 
 
@@ -610,7 +720,7 @@ def unpack_int4(answer):
 )
 def fake_quantize(answer):
     "Rounded values with a slope that learning can use."
-    values = [-0.9, -0.26, 0.0, 0.04, 0.13, 0.31, 2.0]
+    values = [-0.9, -0.26, 0.0, 0.04, 0.13, 0.4, 2.0]
     x = torch.tensor(values, requires_grad=True)
     case = f"x = {values}, scale 0.1, top 3"
     got = answer(x, 0.1, 3)
@@ -625,7 +735,12 @@ def fake_quantize(answer):
             "Nothing was rounded: forward must be the grid.": np.clip(a, -0.3, 0.3),
             "x comes back: forward must be the grid.": a,
             "It does not stop at top * scale.": 0.1 * np.round(a / 0.1),
+            "The grid is symmetric: it ends at -top, not at -top - 1.": 0.1
+            * np.clip(np.round(a / 0.1), -4, 3),
+            "It cuts the decimals off: 2.6 steps are nearer to 3.": 0.1
+            * np.clip(np.trunc(a / 0.1), -3, 3),
         },
+        slip="scale times the nearest whole number of steps, held at -top and top.",
         rtol=1e-5,
         atol=1e-7,
     )
@@ -658,11 +773,24 @@ def fake_quantize(answer):
         slip="1 where |x| <= top * scale, else 0.",
         rtol=1e-5,
     )
-    rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor([-1.5, 1.5, 0.2, 2.5], requires_grad=True)
+    case = "x = [-1.5, 1.5, 0.2, 2.5], scale 0.5, top 3"
+    answer(ends, 0.5, 3).sum().backward()
+    same(f"{case}: the slopes", ends.grad, [1, 1, 1, 0],
+         slip="The ends belong to the grid: |x| = top * scale is not clipped, so 1.")  # fmt: skip
+    rows = _array([[0.12, -0.5, 0.28], [0.9, 0.33, -0.1], [0.0, -1.2, 4.0]])
     scale = _array([[0.1], [0.2], [0.5]])
     r, s = rows.numpy(), scale.numpy()
-    same("3 rows with a scale each", answer(rows, scale, 3),
-         s * np.clip(np.round(r / s), -3, 3), rtol=1e-5, atol=1e-6)  # fmt: skip
+    x = rows.clone().requires_grad_()
+    got = answer(x, scale, 3)
+    same("3 rows with a scale each", got, s * np.clip(np.round(r / s), -3, 3),
+         slip="`scale` may be a tensor that broadcasts.", rtol=1e-5, atol=1e-6)  # fmt: skip
+    slip = "Where `scale` is a tensor, the slope is the same: 1 inside, 0 beyond."
+    if not got.requires_grad:
+        raise Miss(slip, "3 rows with a scale each", "requires_grad False", True)
+    got.sum().backward()
+    same("3 rows with a scale each: the slopes", x.grad,
+         (np.abs(r) <= 3 * s).astype(int), slip=slip)  # fmt: skip
 
 
 def _compensated(W, C, scale, top, order=None):
@@ -696,6 +824,9 @@ def _compensated(W, C, scale, top, order=None):
 )
 def compensate(answer):
     "Column by column, later weights make up for the rounding of earlier ones."
+    same("weights [1, 2, 3], inputs that have nothing in common, steps of 1",
+         answer(_array([[1.0, 2.0, 3.0]]), torch.eye(3), torch.ones(1, 3), 7), [[1, 2, 3]],
+         slip="Each column is rounded, from the first to the last: D of them.")  # fmt: skip
     both = _array([[1.0, 1.0], [1.0, 1.0]]) + 1e-4 * torch.eye(2)
     case = "weights [0.4, 0.4], inputs that are always equal, steps of 1"
     same(
@@ -704,7 +835,7 @@ def compensate(answer):
         [[0, 1]],
         slips={
             "The error of the first was not passed on, or with the wrong sign: 0.4 became "
-            "0, so 0.4 is missing.": [[0, 0]],
+            "0, so the second should hear of 0.4 that is missing.": [[0, 0]],
             "The last column was rounded first: go from left to right.": [[1, 0]],
         },
         slip="0.4 -> 0, so the second should become 0.8 -> 1.",
@@ -716,13 +847,16 @@ def compensate(answer):
     W = torch.randn(5, 6, generator=generator)
     for bits in (4, 2):
         top = 2 ** (bits - 1) - 1
-        scale = (W.abs().amax(1, keepdim=True) / top).expand(5, 6).contiguous()
+        scale = (W.abs().amax(1, keepdim=True) / top).repeat(1, 6)
+        scale[:, :3] *= 0.45  # a finer scale for each first half: some weights clip
         arrays = [t.double().numpy() for t in (W, C, scale)]
-        want = _compensated(*arrays, top)
-        nearest = np.round(arrays[0] / arrays[2])
+        want = _compensated(*arrays, top).astype(int)
+        nearest = np.clip(np.round(arrays[0] / arrays[2]), -top, top)
+        first, mean = scale[:, :1].expand(5, 6), scale.mean(1, True).expand(5, 6)
         got = answer(W, C, scale, top)
+        one = "A scale for every weight: column d has scale_HD[:, d]."
         same(
-            f"W (5, 6), correlated inputs, {bits} bits",
+            f"W (5, 6), correlated inputs, a scale for each half of a row, {bits} bits",
             got,
             want,
             slips={
@@ -739,6 +873,17 @@ def compensate(answer):
                 "which you rounded.": _running(*arrays, top, stale=True),
                 "C[rest, d] is there, but not solved with C[rest, rest]: the later inputs "
                 "also imitate each other.": _running(*arrays, top, diagonal=True),
+                one: _running(*arrays[:2], first.double().numpy(), top),
+                f"{one} Not their mean.": _running(
+                    *arrays[:2], mean.double().numpy(), top
+                ),
+                "A weight that was clipped has an error, too: what q stands for is missing, "
+                "not what rounding alone would give.": _running(
+                    *arrays, top, clips=False
+                ),
+                "The grid is symmetric: it ends at -top, not at -top - 1.": _running(
+                    *arrays, top, low=-top - 1
+                ),
             },
             slip="Round column d, then W[:, rest] += error * solve(C[rest, rest], C[rest, d]).",
         )
@@ -746,13 +891,15 @@ def compensate(answer):
 
 
 def _running(W, C, scale, top, sign=1, only_next=False, even=False, stale=False,
-             diagonal=False):  # fmt: skip
+             diagonal=False, clips=True, low=None):  # fmt: skip
     "The running repair with a slip in it."
     first, W, q = W, W.copy(), np.zeros_like(W)
     D = W.shape[1]
     for d in range(D):
-        q[:, d] = np.clip(np.round(W[:, d] / scale[:, d]), -top, top)
-        error = (first if stale else W)[:, d] - scale[:, d] * q[:, d]
+        steps = np.round(W[:, d] / scale[:, d])
+        q[:, d] = np.clip(steps, -top if low is None else low, top)
+        back = scale[:, d] * (q[:, d] if clips else steps)
+        error = (first if stale else W)[:, d] - back
         rest = slice(d + 1, D)
         if d + 1 == D:
             break
@@ -770,8 +917,8 @@ def _running(W, C, scale, top, sign=1, only_next=False, even=False, stale=False,
 # ---- other grids, other budgets ----
 
 
-def _lloyd(w, k, rounds, update=True):
-    "The slow way: -> values, codes."
+def _lloyd(w, k, rounds, moving=None):
+    "The slow way: -> values, codes. `moving`: only the first so many values move."
     values = list(np.linspace(min(w), max(w), k))
 
     def nearest(x):
@@ -779,11 +926,17 @@ def _lloyd(w, k, rounds, update=True):
 
     for _ in range(rounds):
         codes = [nearest(x) for x in w]
-        for j in range(k):
+        for j in range(k if moving is None else moving):
             mine = [x for x, c in zip(w, codes) if c == j]
             if mine:
                 values[j] = sum(mine) / len(mine)
     return np.array(values), np.array([nearest(x) for x in w])
+
+
+# uneven on purpose: with k = 5 each of six rounds still moves a value
+UNEVEN = [0.0, 0.2, -0.3, 9.3, -0.4, -39.8, -0.8, -0.2, -1.0, -0.7, 0.7, -0.1, 0.6, -8.4,
+          -2.4, 4.1, -7.7, -1.9, 0.0, 6.2, -6.8, 0.0, -17.6, -0.2, -0.1, 1.8, 21.4, 2.6,
+          23.4, 23.7]  # fmt: skip
 
 
 @chapter.exercise(
@@ -796,14 +949,17 @@ def _lloyd(w, k, rounds, update=True):
 )
 def codebook(answer):
     "k values that stand for all weights, by k-means."
-    w = [-2.0, -1.9, -1.7, 0.0, 0.1, 0.2, 0.4, 5.0]
-    for k, rounds in ((3, 10), (4, 1), (6, 10)):
-        case = f"w = {w}, k = {k}, rounds = {rounds}"
+    few, uneven = [-2.0, -1.9, -1.7, 0.0, 0.1, 0.2, 0.4, 5.0], UNEVEN
+    cases = ((few, 4, 1), (few, 6, 10), (uneven, 5, 1), (uneven, 5, 2), (uneven, 5, 5))
+    for w, k, rounds in cases:
+        told = f"w = {w}" if w is few else "30 uneven weights"
+        case = f"{told}, k = {k}, rounds = {rounds}"
         got = _two(case, answer(_array(w), k, rounds), "values, codes")
         values, codes = _lloyd(w, k, rounds)
-        even = np.linspace(-2, 5, k)
-        early = np.array([np.abs(x - even).argmin() for x in w])
+        even, early = _lloyd(w, k, 0)
         edges = np.quantile(w, np.linspace(0, 1, k))
+        medians = [np.median(np.array(w)[early == j]) if (early == j).any() else even[j]
+                   for j in range(k)]  # fmt: skip
         same(
             f"{case}: the values",
             got[0],
@@ -812,14 +968,15 @@ def codebook(answer):
                 "The values are still evenly spaced: move each to the mean of its "
                 "weights.": even,
                 "These are quantiles: as many weights each. K-means moves to means.": edges,
-                "These are medians: the mean of the weights that chose it.": np.array(
-                    [
-                        np.median(np.array(w)[early == j])
-                        if (early == j).any()
-                        else even[j]
-                        for j in range(k)
-                    ]
-                ),
+                "These are medians: the mean of the weights that chose it.": medians,
+                f"Every value moves, the last as well: k = {k} of them.": _lloyd(
+                    w, k, rounds, moving=k - 1
+                )[0],
+            }
+            | {
+                f"This is the answer after {n} round{'s' * (n != 1)}: `rounds` says how "
+                f"many.": _lloyd(w, k, n)[0]
+                for n in (rounds - 1, rounds + 1, 2, 3, 20)
             },
             slip="Start at torch.linspace(min, max, k); nearest, mean, nearest, mean; an "
             "empty one stays.",
@@ -832,8 +989,10 @@ def codebook(answer):
             codes,
             slips={
                 "These codes belong to the evenly spaced values: choose again at the end.": (
-                    early
+                    early if rounds > 1 else None
                 ),
+                "The values moved after these codes were chosen: choose once more after "
+                "the last round.": _lloyd(w, k, rounds - 1)[1],
                 "These are the values: a code is the number of a value, 0 .. k - 1.": values[
                     codes
                 ],
@@ -853,63 +1012,97 @@ def codebook(answer):
 )
 def choose_bits(answer):
     "Bits for each layer, so that the whole fits a budget."
-    damage = {
-        "a": {8: 0.0, 4: 1.0, 2: 20.0},
-        "b": {8: 0.1, 4: 0.12, 2: 0.9},
-        "c": {8: 0.0, 4: 3.0, 2: 4.0},
+    damage = {  # on these numbers every slip below ends with other bits
+        "a": {8: 0.1, 4: 0.2, 3: 2.2, 2: 3.0},
+        "b": {8: 0.0, 6: 0.3, 4: 1.3, 2: 2.1},
+        "c": {4: 3.1, 8: 0.1, 2: 6.1},  # in no order
+        "d": {8: 0.0, 3: 0.5, 2: 0.6},
     }
-    sizes = {"a": 1000, "b": 100, "c": 6000}
-    full = 8 * 7100
+    sizes = {"a": 40, "b": 20, "c": 40, "d": 10}
     cases = (
-        (full, {"a": 8, "b": 8, "c": 8}, "it fits already: nobody goes down"),
-        (full - 400, {"a": 8, "b": 4, "c": 8}, "b's first step costs least a bit"),
-        (full - 401, {"a": 8, "b": 4, "c": 4}, "one bit too much is too much"),
-        (4 * 7100 + 3900, {"a": 4, "b": 4, "c": 2}, "from where the layer is now"),
-        (2 * 7100, {"a": 2, "b": 2, "c": 2}, "down to the last step"),
+        (880, "it fits already: nobody goes down"),
+        (720, "a's first step costs least, and a total equal to the budget fits"),
+        (528, "five steps; d goes twice"),
+        (220, "down to the last step"),
     )
-    for budget, _, why in cases:
-        want = _greedy(damage, sizes, budget)
-        slips = {
+    for budget, why in cases:
+        case = f"four layers, a budget of {budget} bits ({why})"
+        want = _greedy(damage, sizes, budget, _per_bit)
+        prices = {
             "Damage alone does not say what is saved: divide by the bits saved, size * "
-            "(bits now - bits after).": _greedy(damage, sizes, budget, per_bit=False),
-            "The bits saved are size * (bits now - bits after), not only the step.": _greedy(
-                damage, sizes, budget, sized=False
+            "(bits now - bits after).": lambda rise, now, then, size: rise,
+            "The bits saved are size * (bits now - bits after), not only the step.": (
+                lambda rise, now, then, size: rise / (now - then)
             ),
-            "It counts the whole damage of the step below, not what is added: minus the "
-            "damage now.": _greedy(damage, sizes, budget, added=False),
-            "The one that hurts most goes first: the least.": _greedy(
-                damage, sizes, budget, turn=-1
+            "The bits saved are size * (bits now - bits after): the step counts, too.": (
+                lambda rise, now, then, size: rise / size
             ),
-            "It stops too late: a total equal to the budget fits.": _greedy(
-                damage, sizes, budget - 1
+            "Divide by the bits *saved*, not by those that are left.": (
+                lambda rise, now, then, size: rise / (size * then)
+            ),
+            "Divide by the bits *saved*, not by those that were there.": (
+                lambda rise, now, then, size: rise / (size * now)
+            ),
+            "The one that hurts most goes first: the least.": (
+                lambda rise, now, then, size: -rise / (size * (now - then))
+            ),
+            "The largest layer goes first, whatever it hurts: look at the damage.": (
+                lambda rise, now, then, size: -size
             ),
         }
+        slips = {
+            sentence: _greedy(damage, sizes, budget, price)
+            for sentence, price in prices.items()
+        } | {
+            "It counts the whole damage of the step below, not what is added: minus the "
+            "damage now.": _greedy(damage, sizes, budget, _per_bit, since=None),
+            "The price is counted from the top: from where the layer is *now*.": _greedy(
+                damage, sizes, budget, _per_bit, since=max
+            ),
+            "It stops too late: a total equal to the budget fits.": _greedy(
+                damage, sizes, budget - 1, _per_bit
+            ),
+            "The next lower step is the largest below, in whatever order `damage` lists "
+            "them.": _greedy(damage, sizes, budget, _per_bit, listed=True),
+            "This is the best of all choices, found by trying them. Asked for are single "
+            "steps, each the cheapest there is.": _exhaustive(damage, sizes, budget),
+        }
         got = answer({n: dict(c) for n, c in damage.items()}, dict(sizes), budget)
-        if not isinstance(got, dict):
-            raise Miss(
-                "It should return {layer: bits}.", f"budget {budget:,}", got, want
-            )
-        same(f"three layers, a budget of {budget:,} bits ({why})", got, want, slips=slips,
+        if not isinstance(got, Mapping):
+            raise Miss("It should return {layer: bits}.", case, got, want)
+        same(case, dict(got), want, slips=slips,
              slip="One step at a time: least added damage per bit saved.")  # fmt: skip
-    got = answer(
-        {"a": {8: 0.0, 3: 1.0}, "b": {8: 0.0, 3: 2.0}}, {"a": 10, "b": 10}, 120
-    )
-    same("steps 8 and 3, budget 120", got, {"a": 3, "b": 8},
-         slip="The steps are those in `damage`, not always 8, 4, 2.")  # fmt: skip
 
 
-def _greedy(damage, sizes, budget, per_bit=True, sized=True, added=True, turn=1):
+def _per_bit(rise, now, then, size):
+    return rise / (size * (now - then))
+
+
+def _greedy(damage, sizes, budget, price, since="now", listed=False):
+    "The cheapest step, again and again. since: where the rise begins."
     bits = {layer: max(costs) for layer, costs in damage.items()}
     while sum(sizes[n] * bits[n] for n in bits) > budget:
         options = []
-        for n in bits:
-            lower = [b for b in damage[n] if b < bits[n]]
+        for n, costs in damage.items():
+            steps = list(costs) if listed else sorted(costs, reverse=True)
+            lower = steps[steps.index(bits[n]) + 1 :]
             if lower:
-                cost = damage[n][max(lower)] - added * damage[n][bits[n]]
-                saved = (sizes[n] if sized else 1) * (bits[n] - max(lower))
-                options.append((turn * cost / (saved if per_bit else 1), n, max(lower)))
+                start = max(costs) if since is max else bits[n]
+                rise = costs[lower[0]] - (0 if since is None else costs[start])
+                options.append((price(rise, start, lower[0], sizes[n]), n, lower[0]))
         if not options:
             break
         _, layer, step = min(options)
         bits[layer] = step
     return bits
+
+
+def _exhaustive(damage, sizes, budget):
+    "The bits of least damage in all that fit, however many steps away."
+    fits = [
+        choice
+        for choice in itertools.product(*damage.values())
+        if sum(sizes[n] * b for n, b in zip(damage, choice)) <= budget
+    ]
+    total = [sum(damage[n][b] for n, b in zip(damage, choice)) for choice in fits]
+    return dict(zip(damage, fits[int(np.argmin(total))]))

@@ -20,6 +20,30 @@ def _three(x):
     return f"{x:.3g}" if x < 1000 else f"{x:,.0f}"
 
 
+def _apart(ys, gap):
+    "The heights of labels that are wanted at ys: moved until neighbours do not touch."
+    order = np.argsort(ys)
+    places = np.array(ys, float)[order]
+    for _ in range(200):
+        for i in range(len(places) - 1):
+            push = (gap - (places[i + 1] - places[i])) / 2
+            if push > 0:
+                places[i : i + 2] += (-push, push)
+    back = np.empty_like(places)
+    back[order] = places
+    return back
+
+
+def _label(ax, text, x, y, place, colour):
+    "A label right of the axes at the height `place`, with a thin line to (x, y)."
+    ax.annotate(
+        text, (x, y), xytext=(1.03, place), textcoords=("axes fraction", "data"),
+        color=colour, va="center", annotation_clip=False,
+        arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 1,
+                    "shrinkB": 3},
+    )  # fmt: skip
+
+
 def _network():
     return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
 
@@ -80,10 +104,10 @@ def many_hands(steps=50, n=4):
     left.set(xlabel="step", ylabel="loss before the step", ylim=(0, None))
     plots.title(left, "Four ranks see four losses ...")
     right.semilogy(np.maximum(gap_T, 1e-18), color=plots.BLACK)
-    right.axhline(1e-6, color=plots.RED, lw=1, ls="--")
-    right.text(0, 2e-6, "what we ask for: 1e-6", color=plots.RED)
-    right.set(xlabel="step", ylabel="largest gap in any weight", ylim=(1e-18, 1e-3))
-    right.yaxis.set_major_locator(FixedLocator([1e-18, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3]))
+    right.axhline(1e-12, color=plots.RED, lw=1, ls="--")
+    right.text(0, 2e-12, "what we ask for: 1e-12", color=plots.RED)
+    right.set(xlabel="step", ylabel="largest gap in any weight", ylim=(1e-18, 1e-9))
+    right.yaxis.set_major_locator(FixedLocator([1e-18, 1e-16, 1e-14, 1e-12, 1e-10]))
     right.yaxis.set_minor_locator(NullLocator())
     plots.title(right, "... and keep one model")
     return fig, (
@@ -107,16 +131,15 @@ def slips(gaps):
         style = "--" if name == "no exchange" else "-"  # it may lie under another
         (line,) = ax.semilogy(np.maximum(np.asarray(gap_T), 1e-17), style, color=colour)
         ends[name] = (line, line.get_ydata()[-1])
-    low = None
-    for name, (line, y) in sorted(ends.items(), key=lambda item: item[1][1]):
-        y = y if low is None or y > 9 * low else 9 * low  # labels do not touch
-        low = y
-        ax.annotate(
-            name, (len(line.get_xdata()) - 1, y), xytext=(6, 0),
-            textcoords="offset points", color=line.get_color(), va="center",
-            annotation_clip=False,
-        )  # fmt: skip
-    ax.set(xlabel="step", ylabel="largest gap to one process", ylim=(1e-17, 1e3))
+    places = 10 ** _apart([np.log10(y) for _, y in ends.values()], 1.25)
+    for (name, (line, y)), place in zip(ends.items(), places):
+        _label(ax, name, len(line.get_xdata()) - 1, y, place, line.get_color())
+    ax.set(
+        xlabel="step",
+        ylabel="largest gap to one process",
+        ylim=(1e-17, 1e3),
+        xlim=(0, None),
+    )
     ax.yaxis.set_major_locator(FixedLocator([1e-16, 1e-12, 1e-8, 1e-4, 1]))
     ax.yaxis.set_minor_locator(NullLocator())
     plots.title(ax, "One forgotten line, and it is another training run")
@@ -160,7 +183,8 @@ def shards(N, world, orders):
         for side in ax.spines.values():
             side.set_visible(False)
     plots.title(
-        np.atleast_1d(axes)[0], "Every row once, equal shares, another deal each epoch"
+        np.atleast_1d(axes)[0],
+        "Equal shares, every row at least once, a new deal each epoch",
     )
     return fig, (
         f"Two epochs of {N} rows dealt to {world} ranks like cards, in a shuffled order "
@@ -177,10 +201,8 @@ def bill(table):
     counts = list(table)
     fig, ax = plots.subplots(size=(6.8, 3.4))
     for name, colour in (
-        ("device", plots.RED),
-        ("cpu", plots.ORANGE),
-        ("wall", plots.BLUE),
-    ):
+        ("device", plots.RED), ("cpu", plots.ORANGE), ("wall", plots.BLUE),
+    ):  # fmt: skip
         ax.plot(
             range(len(counts)), [table[n][name] for n in counts], "o-", color=colour
         )
@@ -188,14 +210,12 @@ def bill(table):
         "device": "device-seconds:\nranks x wall clock", "cpu": "CPU seconds\nof all ranks",
         "wall": "wall clock",
     }  # fmt: skip
-    ends = sorted((table[counts[-1]][name], name) for name in label)
+    ends = {name: table[counts[-1]][name] for name in label}
     top = max(row["device"] for row in table.values())
-    low = -np.inf
-    for y, name in ends:
-        low = max(y, low + 0.17 * top)
-        colour = {"device": plots.RED, "cpu": plots.ORANGE, "wall": plots.BLUE}[name]
-        ax.annotate(label[name], (len(counts) - 1, low), xytext=(8, 0), va="center",
-                    textcoords="offset points", color=colour, annotation_clip=False)  # fmt: skip
+    places = _apart(list(ends.values()), 0.17 * top)
+    colours = {"device": plots.RED, "cpu": plots.ORANGE, "wall": plots.BLUE}
+    for (name, y), place in zip(ends.items(), places):
+        _label(ax, label[name], len(counts) - 1, y, place, colours[name])
     ax.set(ylim=(0, 1.1 * top), xlabel="ranks, for the same rows a step")
     ax.set_ylabel("seconds for the same work")
     ax.set_xticks(range(len(counts)), counts)
@@ -215,18 +235,18 @@ def overlap(ready, sizes, links):
     """draw(bucket_KiB, link, ranks, chip, overlapped): the Gantt chart of one step.
 
     ready: seconds after which backward has each parameter's gradient, in the model's
-    order; sizes: bytes; links: {name: (alpha seconds, bytes a second)}.
+    order; sizes: bytes; links: {name: (alpha seconds, beta seconds a byte)}.
     """
 
     first = next((name for name in links if "InfiniBand" in name), next(iter(links)))
 
-    def draw(bucket_KiB=32768, link=first, ranks=8, chip=10, overlapped=True):
-        alpha, speed = links[link]
+    def draw(bucket_KiB=20500, link=first, ranks=8, chip=4, overlapped=True):
+        alpha, beta = links[link]
         cap = bucket_KiB * 1024
         buckets = make_buckets(sizes, cap)
         full = [max(ready[i] for i in b) / chip for b in buckets]
         bytes_ = [sum(sizes[i] for i in b) for b in buckets]
-        takes = [2 * (ranks - 1) * (alpha + size / ranks / speed) for size in bytes_]
+        takes = [2 * (ranks - 1) * (alpha + beta * size / ranks) for size in bytes_]
         over = max(ready) / chip
         start = full if overlapped else [over] * len(full)
         trips = timeline(start, takes)
@@ -243,7 +263,7 @@ def _size(size):
 
 
 def _gantt(full, bytes_, trips, over, end, busy, bare, link, ranks):
-    unit, factor = ("ms", 1e3) if end > 2e-3 else ("µs", 1e6)
+    unit, factor = "ms", 1e3  # always: the titles of two choices are compared
     fig, ax = plots.subplots(size=(8, 2.9))
     before = 0.0
     for number, (ready, size, (start, stop)) in enumerate(zip(full, bytes_, trips)):
@@ -251,11 +271,11 @@ def _gantt(full, bytes_, trips, over, end, busy, bare, link, ranks):
         for y, a, b in ((1, before, ready), (0, start, stop)):
             ax.barh(y, (b - a) * factor, left=a * factor, height=0.55, color=colour,
                     edgecolor="white", lw=0.6 if len(full) < 40 else 0)  # fmt: skip
-            if (b - a) / end > 0.09:
+            if y == 0 and (b - a) / end > 0.08:
                 ax.text((a + b) / 2 * factor, y, _size(size), ha="center",
                         va="center", color="white", fontsize=8.5)  # fmt: skip
         before = ready
-    ax.axvline(over * factor, color=plots.BLACK, lw=1.2, ls="--")
+    ax.vlines(over * factor, -0.4, 1.75, color=plots.BLACK, lw=1.2, ls="--")
     side = "left" if over < 0.3 * end else "right"
     ax.text(over * factor, 1.42, " backward is over ", ha=side, va="bottom", fontsize=9)
     if bare > 0.02 * end:
@@ -290,11 +310,14 @@ def predicted(table, setting):
     told, in_box = [], 0
     for (link, by_n), colour in zip(table.items(), RANK):
         ns, shares = list(by_n), [100 * e for e in by_n.values()]
-        ax.plot(ns, shares, "o-", ms=4, color=colour)
         low = next((i for i, share in enumerate(shares) if share < 50), None)
-        if low is None:  # ends inside one box: the label below, one line each
+        boxed = low is None  # ends inside one box, on top of the longer lines
+        style, width = ((0, (2, 2 + 2 * in_box)), 3) if boxed else ("-", 1.8)
+        ax.plot(ns, shares, ls=style, lw=width, marker="" if boxed else "o", ms=4,
+                color=colour, zorder=3 + boxed)  # fmt: skip
+        if boxed:
             link += f", to {ns[-1]}"
-            at, shift = (ns[-1], shares[-1]), (6, -12 - 14 * in_box)
+            at, shift = (ns[-1], shares[-1]), (4, -16 - 15 * in_box)
             in_box += 1
         else:
             at, shift = (ns[low], shares[low]), (8, 6)
@@ -307,8 +330,9 @@ def predicted(table, setting):
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    plots.title(ax, "A prediction: the wire decides how many chips are worth it")
+    plots.title(ax, "A prediction for one flat ring: the wire sets the number of chips")
     return fig, (
         f"Predicted share of each chip's time that is useful, against the number of chips: "
-        f"{setting}. It falls once travel outlasts backward: {', '.join(told)}."
+        f"{setting}, one flat ring. It falls once travel outlasts backward: "
+        f"{', '.join(told)}."
     )

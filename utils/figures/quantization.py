@@ -51,6 +51,10 @@ def one_scale(W_HD, bits):
     return quant.rounded(W_HD.reshape(1, -1), bits).reshape(W_HD.shape)
 
 
+def _percent(share, digits=0):
+    return f"{100 * share:.{digits}f} %"
+
+
 def blunt(bits):
     "A change for Folds.accuracy: each matrix rounded with one scale; 32 is as it was."
 
@@ -81,7 +85,7 @@ def lab(digits):
         top = quant.top_of(bits)
         return quant.quantize(W, scale, 0, -top, top) * scale
 
-    def draw(bits=3, clip_at=1.0, a_scale_for_each="matrix"):
+    def draw(bits=3, clip_at=0.6, a_scale_for_each="matrix"):
         group = GRANULARITY[a_scale_for_each]
         rounded = put(W_HD, bits, clip_at, group)
         gap = rounded - W_HD
@@ -113,17 +117,20 @@ def lab(digits):
             0.02, 0.87, "after", color=plots.RED, transform=left.transAxes, va="top"
         )
         zeros = (rounded == 0).float().mean().item()
-        plots.title(left, f"{zeros:.0%} of the weights became 0")
-        sample = torch.arange(0, W_HD.numel(), 7)
+        plots.title(left, f"{_percent(zeros)} of the weights became 0")
+        order = (
+            W_HD.flatten().argsort()
+        )  # the 200 largest sizes, and each 7th of the rest
+        sample = torch.cat([order[:100], order[100:-100:7], order[-100:]])
         right.plot(before[sample], gap.flatten()[sample].numpy(), ".", ms=2,
                    color=plots.RED)  # fmt: skip
         right.set(xlabel="weight (layer 2)", ylabel="rounded - weight")
         right.set_ylim(-0.45 * edge, 0.45 * edge)
-        plots.title(right, f"error {error:.1%}, accuracy {share:.1f} %")
+        plots.title(right, f"error {_percent(error, 1)}, accuracy {share:.1f} %")
         return fig, (
             f"Rounding to {bits} bits, clipped at {clip_at:.2f} of the largest weight, a "
-            f"scale for each {a_scale_for_each}: {zeros:.0%} of layer 2 became 0, the "
-            f"relative error is {error:.1%}, {share:.1f} % of the digits are right "
+            f"scale for each {a_scale_for_each}: {_percent(zeros)} of layer 2 became 0, the "
+            f"relative error is {_percent(error, 1)}, {share:.1f} % of the digits are right "
             f"({floor:.1f} % in 32 bits)."
         )
 
@@ -152,11 +159,11 @@ def breaking(table, errors, codes):
     )
     middle.set_xticks([2, 3, 4, 8])
     middle.legend(frameon=False)
-    plots.title(middle, "the output drowns")
+    plots.title(middle, "one scale a matrix: the output drowns")
     names = list(codes)
     right.bar(range(len(names)), [100 * v for v in codes.values()], color=plots.RED)
     for place, value in enumerate(codes.values()):
-        right.text(place, 100 * value + 1.5, f"{value:.0%}", ha="center")
+        right.text(place, 100 * value + 1.5, _percent(value), ha="center")
     right.set_xticks(range(len(names)), [f"{n:+d}" if n else "0" for n in names])
     right.set(xlabel="2-bit code", ylabel="weights of layer 2 (%)", ylim=(0, 112))
     right.grid(False)
@@ -165,8 +172,8 @@ def breaking(table, errors, codes):
     told = ", ".join(f"a scale for each {n} {v:.1f} %" for n, v in low.items())
     return fig, (
         f"Left, accuracy against bits: at 2 bits {told}. Middle, relative error of each "
-        f"layer's output, up to {100 * max(e[2] for e in errors.values()):.0f} % at 2 bits. "
-        f"Right, {codes[0]:.0%} of layer 2's weights became 0 at 2 bits."
+        f"layer's output with one scale a matrix, up to {100 * max(e[2] for e in errors.values()):.0f} % at 2 bits. "
+        f"Right, {_percent(codes[0])} of layer 2's weights became 0 at 2 bits."
     )
 
 
@@ -195,33 +202,33 @@ def repaired(table, floor):
     )
 
 
-def book(w_N, values, even, gaps):
-    "Where 16 free values sit, beside 15 evenly spaced ones."
-    fig, ax = plots.subplots(size=(7, 3.3))
+def book(w_N, marks, gaps):
+    "{name: rounded weights (N,)}: where each grid has its marks, and its relative error."
+    fig, ax = plots.subplots(size=(7.4, 3.6))
     w = w_N.numpy()
     ax.hist(w, 120, color=plots.SKY, alpha=0.5)
     top = ax.get_ylim()[1]
-    for place, (marks, colour, name, gap) in enumerate(
-        ((even, plots.RED, "evenly spaced", gaps[0]),
-         (values.numpy(), plots.BLUE, "by k-means", gaps[1]))
-    ):  # fmt: skip
-        y = top * (1.06 + 0.12 * place)
-        ax.plot(marks, np.full(len(marks), y), "|", color=colour, ms=11, mew=2)
-        ax.annotate(
-            f"{name}: error {gap:.1%}", (max(w.max(), max(marks)), y), xytext=(8, 0),
-            textcoords="offset points", va="center", color=colour,
-        )  # fmt: skip
-    ax.set(xlabel="weight (layer 2)", ylabel="weights")
+    colours = zip((plots.RED, plots.ORANGE, plots.BLUE), marks.items())
+    told = []
+    for place, (colour, (name, rounded_N)) in enumerate(colours):
+        x, y = rounded_N.unique().numpy(), top * (1.05 + 0.26 * place)
+        ax.plot(x, np.full(len(x), y), "|", color=colour, ms=11, mew=2)
+        label = f"{name}: {len(x)} values, error {_percent(gaps[name], 1)}"
+        ax.text(w.min(), y + 0.07 * top, label, va="bottom", color=colour)
+        told.append(label)
+    ax.set(xlabel="weight (layer 2)", ylabel="weights", ylim=(0, 1.82 * top))
+    ax.set_yticks([t for t in ax.get_yticks() if t <= top])
     plots.title(ax, "Free values crowd where the weights are")
     return fig, (
-        f"Histogram of layer 2's weights with two sets of marks: evenly spaced ones leave a "
-        f"relative error of {gaps[0]:.1%}, {len(values)} values by k-means {gaps[1]:.1%}."
+        "Histogram of layer 2's weights under three sets of marks of 4 bits. Evenly spaced "
+        f"to the largest weight and to the best end, and by k-means: {'; '.join(told)}."
     )
 
 
 def outliers(model, digits_net):
     "How far the largest weight stands out, layer by layer; two histograms of row sizes."
     fig, (left, right) = plots.subplots(1, 2, size=(9.6, 3.5))
+    fig.get_layout_engine().set(wspace=0.08)
     out, rows = {}, {}
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear):
@@ -255,12 +262,12 @@ def outliers(model, digits_net):
     right.text(14, size[0] / 7 / 2 * 0.95, "below: all of the row rounds to 0\n(4 bits, one scale)",
                color=plots.RED, va="top", fontsize=9)  # fmt: skip
     gone = (size < size[0] / 14).mean()
-    plots.title(right, f"{gone:.0%} of the rows would vanish")
+    plots.title(right, f"4 bits, one scale: {_percent(gone)} of the rows vanish")
     return fig, (
         f"Left, largest weight over standard deviation in MiniLM's {len(out)} linear layers, "
         f"up to {out[worst]:.0f} in {worst}, while the digits network stays below "
         f"{max(ours):.0f}. Right, the largest weight of each row of that layer: with one "
-        f"scale and 4 bits {gone:.0%} of the rows would be all zeros."
+        f"scale and 4 bits {_percent(gone)} of the rows would be all zeros."
     )
 
 
@@ -280,14 +287,13 @@ def kernels(table, who):
                 [min(ratios), max(ratios)],
                 [y, y],
                 color=colours[engine],
-                lw=3,
-                alpha=0.4,
+                lw=7,
+                alpha=0.3,
             )
-            ax.plot(middle, y, "o", color=colours[engine], ms=7)
+            ax.plot(middle, y, "o", color=colours[engine], ms=5)
             ax.annotate(
-                f"{middle:.2g} x", (max(ratios), y), xytext=(7, 0),
-                textcoords="offset points", va="center", color=colours[engine],
-                bbox={"fc": "white", "ec": "none", "pad": 0.5},
+                f"{middle:.2g} x", (0.995, y), xycoords=("axes fraction", "data"),
+                ha="right", va="center", color=colours[engine],
             )  # fmt: skip
             ticks.append(y)
             names.append(f"{place}: {engine}")
@@ -341,7 +347,7 @@ def pareto(points, unit, questions):
     right.set_xlabel("milliseconds (CPU time)")
     saved = points["fp32"][0] / points["int4"][0]
     quickest = min(timed, key=timed.get)
-    plots.title(left, f"int4: 1/{saved:.0f} of the bytes of fp32")
+    plots.title(left, f"int4 has 1/{saved:.0f} of the bytes, and beats a small fp32")
     plots.title(right, f"quickest on this machine: {quickest}")
     texts = "; ".join(
         f"{n} {_bytes(s)}, {v:.4g} %" + ("" if ms is None else f", {ms:.2g} ms")
