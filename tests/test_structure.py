@@ -387,13 +387,16 @@ def axes(source):
         n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Name, ast.arg))
     ]
     names = {getattr(n, "id", None) or getattr(n, "arg", "") for n in names}
-    found = {name: re.search(r"[a-z0-9]_([A-Z][A-Z0-9]*)$", name) for name in names}
+    found = {
+        name: re.search(r"(?:^[A-Z]|[a-z0-9])_([A-Z0-9]*[A-Z][A-Z0-9]*)$", name)
+        for name in names
+    }
     return {name: set(re.sub(r"\d", "", m[1])) for name, m in found.items() if m}
 
 
 def test_names_that_end_in_axes_are_recognised():
     source = "X_ND, MAX_ROWS, w_2D, by_rank = 1, 2, 3, 4\ndef f(std_3, y_hat_N): pass"
-    assert axes(source) == {"X_ND": {"N", "D"}, "y_hat_N": {"N"}}
+    assert axes(source) == {"X_ND": {"N", "D"}, "w_2D": {"D"}, "y_hat_N": {"N"}}
     assert {"N", "D", "H", "B", "T", "E", "V", "C"} <= key_letters()
 
 
