@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from utils import (
     autograd,
+    bert,
     check,
     collectives,
     data,
@@ -22,13 +23,16 @@ from utils import (
     descent,
     given,
     gpu,
+    kernels,
     measure,
     neurons,
     nn,
     optim,
+    packed,
     plots,
     precision,
     profiling,
+    quant,
     rehearsal,
     train,
 )
@@ -449,6 +453,126 @@ REHEARSAL = [
     (lambda: rehearsal.rehearse(print, 2, calls=3), "calls is a list"),
 ]
 
+
+W_64, CODES = torch.ones(2, 64), torch.ones(2, 3, dtype=torch.int8)
+LINEAR = torch.nn.Linear(64, 4)
+QUANT = [
+    (lambda: quant.read_bits(110, True), "a text of 0 and 1, not 110"),
+    (lambda: quant.top_of(1), "bits is a whole number from 2 to 8, not 1"),
+    (
+        lambda: quant.quantize([0.5], 0.1, 0, 0, 255),
+        "x is a tensor of floats, not list",
+    ),
+    (lambda: quant.quantize(CODES, 0.1, 0, 0, 255), "not a tensor of torch.int8"),
+    (lambda: quant.quantize(W_64, 0, 0, 0, 255), "scale is a number above 0, not 0"),
+    (
+        lambda: quant.quantize(W_64, torch.zeros(2, 1), 0, -7, 7),
+        "every scale is above 0, not 0",
+    ),
+    (lambda: quant.quantize(W_64, 0.1, 0, 0, 1000), "low below high: 0 .. 1000"),
+    (lambda: quant.quantize(W_64, 0.1, 0, 7, -7), "low below high: 7 .. -7"),
+    (lambda: quant.dequantize([1, 2], 0.1), "q is a tensor of codes, not list"),
+    (lambda: quant.affine(1.0, -1.0), "low is at most high, not 1.0 and -1.0"),
+    (lambda: quant.affine(0.0, math.inf), "a range has finite ends"),
+    (lambda: quant.affine(0.0, 1.0, 0), "bits is a whole number from 1 to 8, not 0"),
+    (lambda: quant.best_scale(W_64[:0], 4, [1.0]), "x holds no number"),
+    (
+        lambda: quant.best_scale(W_64, 4, [-1.0]),
+        "a share is a number above 0, not -1.0",
+    ),
+    (
+        lambda: quant.group_quantize(W_64[0], 64, 4),
+        "W_HD has the shape (H, D), not (64,)",
+    ),
+    (lambda: quant.group_quantize(W_64, 48, 4), "groups of 48 do not divide 64 inputs"),
+    (lambda: quant.group_quantize(W_64, 0.5, 4), "group is a whole number, at least 1"),
+    (lambda: quant.group_scales(W_64 * math.nan, 64, 4), "W_HD holds nan or inf"),
+    (
+        lambda: quant.group_dequantize(CODES, W_64),
+        "scales of shape (2, 64) do not fit codes of shape (2, 3)",
+    ),
+    (lambda: quant.int_matmul(CODES, W_64), "int8 and uint8, not torch.float32"),
+    (
+        lambda: quant.int_matmul(CODES, CODES),
+        "(B, D) and (D, H), not (2, 3) and (2, 3)",
+    ),
+    (
+        lambda: quant.quantized_matmul(CODES, 0.5, CODES.T, 0),
+        "a_zero is a whole number, not 0.5",
+    ),
+    (lambda: quant.Observer().see(W_64[:0]), "x holds no number"),
+    (lambda: quant.Observer().see(W_64 * math.nan), "x holds nan or inf"),
+    (lambda: quant.calibrate(model(), X_t), "run is a function"),
+    (lambda: quant.fake_quantize(W_64, 0.1, 0), "top is a whole number, at least 1"),
+    (lambda: quant.input_products(W_64[0]), "X_ND has the shape (N, D)"),
+    (
+        lambda: quant.compensate(W_64, torch.eye(3), W_64, 7),
+        "C_DD has the shape (64, 64), not (3, 3)",
+    ),
+    (
+        lambda: quant.compensate(W_64, torch.eye(64), W_64[:, :1], 7),
+        "a scale for every weight, not (2, 1)",
+    ),
+    (
+        lambda: quant.compensate(W_64, torch.zeros(64, 64), W_64, 7),
+        "C_DD is singular",
+    ),
+    (lambda: quant.codebook(W_64, 4), "w_N has the shape (N,), not (2, 64)"),
+    (lambda: quant.codebook(W_64[0], 0), "k is a whole number, at least 1, not 0"),
+    (
+        lambda: quant.choose_bits({"a": {8: 0.0}}, {"b": 3}, 9),
+        "damage and sizes name the same layers",
+    ),
+    (lambda: quant.Folds(count=1), "count is a whole number from 2 to 20, not 1"),
+    (lambda: quant.fit(model(), X_t, y_t, 1, lr=-1), "lr is a number above 0, not -1"),
+]
+PACKED = [
+    (lambda: packed.pack_int4(CODES + 7), "four bits hold -8 .. 7, not 8 .. 8"),
+    (lambda: packed.pack_int4(W_64), "a tensor of whole numbers, not torch.float32"),
+    (lambda: packed.unpack_int4(CODES, 3), "torch.uint8, not torch.int8"),
+    (
+        lambda: packed.unpack_int4(torch.zeros(2, dtype=torch.uint8), 9),
+        "9 numbers take 5 bytes, not 2",
+    ),
+    (lambda: packed.pack(W_64, 4, q=CODES), "q has the shape (2, 64)"),
+    (lambda: packed.pack(W_64 * 1e9, 8), "a scale does not fit in 16 bits"),
+    (lambda: packed.save_packed("x", [W_64]), "tensors is {name: tensor}, not list"),
+    (lambda: packed.save_packed("x", {"w": 3}), "w is a Packed matrix or a tensor"),
+]
+KERNELS = [
+    (lambda: kernels.Int4Linear(model().weight), "made of a torch.nn.Linear, not"),
+    (lambda: kernels.Int4Linear(LINEAR, 48), "groups of 48 do not divide 64"),
+    (lambda: kernels.Int8Linear(LINEAR, 0.0, 0), "scale is a number above 0, not 0.0"),
+    (lambda: kernels.Int8Linear(LINEAR, 0.1, 300), "zero is a whole number from 0 to"),
+    (lambda: kernels.works("int8"), "make is a function, not 'int8'"),
+    (lambda: kernels.swap_linears(LINEAR, abs), "a model with layers inside"),
+    (lambda: kernels.cpu_seconds([len]), "runs is {name: function}, not list"),
+    (lambda: kernels.cpu_seconds({"a": 3}), "runs['a'] is a function, not 3"),
+]
+IDS, MASK = torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool)
+BERT = [
+    (lambda: bert.tokenize("one text"), "a list of at least one text, not 'one text'"),
+    (lambda: bert.tokenize(["a", 3]), "one of them is something else"),
+    (lambda: bert.tokenize(["a"], 1000), "length is a whole number from 2 to 512"),
+    (lambda: bert_of(["a"], MASK), "ids is a tensor, not list: tokenize(texts)"),
+    (lambda: bert_of(IDS, MASK[:, :2]), "one shape (B, T), not (1, 4) and (1, 2)"),
+    (lambda: bert_of(IDS, IDS), "torch.bool, not torch.int64"),
+    (lambda: bert_of(IDS, ~MASK), "a row of the mask has no token"),
+    (
+        lambda: bert_of(IDS.repeat(1, 3), MASK.repeat(1, 3)),
+        "a text has at most 8 tokens, not 12",
+    ),
+]
+
+
+def bert_of(ids, mask):
+    "A model of that kind, tiny and untrained, on these ids."
+    sizes = "hidden_size vocab_size max_position_embeddings type_vocab_size"
+    config = dict.fromkeys([*sizes.split(), "intermediate_size"], 8)
+    more = {"layer_norm_eps": 1e-12, "num_attention_heads": 2, "num_hidden_layers": 1}
+    return bert.MiniLM(config | more)(ids, mask)
+
+
 ROWS = {
     "descent": DESCENT,
     "neurons": NEURONS,
@@ -467,6 +591,10 @@ ROWS = {
     "measure": MEASURE,
     "data_parallel": DATA_PARALLEL,
     "rehearsal": REHEARSAL,
+    "quant": QUANT,
+    "packed": PACKED,
+    "kernels": KERNELS,
+    "bert": BERT,
 }
 CASES = [
     pytest.param(call, words, id=f"{module}-{number}: {words}")

@@ -239,6 +239,27 @@ def test_a_result_is_there_at_wait_and_no_sooner():
     assert rehearse(fn, 2) == [([1.0, 1.0], [2.0, 2.0])] * 2
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_rehearsal_notes_who_waits_in_backward(early):
+    def fn(rank, n):
+        p, works = torch.ones(2, requires_grad=True), []
+
+        def send(p):
+            works.append(dist.all_reduce(p.grad, async_op=True))
+            if early:
+                works[0].wait()
+
+        p.register_post_accumulate_grad_hook(send)
+        p.sum().backward()
+        works[0].wait()
+        return p.grad.tolist()
+
+    calls = []
+    assert rehearse(fn, 2, calls=calls) == [[2.0, 2.0]] * 2
+    assert all(call.in_backward and call.asynchronous for call in calls)
+    assert [call.waited_in_backward for call in calls] == [early] * 2
+
+
 def test_deadlock_and_mismatch_are_told():
     def short(rank, n):
         for _ in range(2 - rank):

@@ -2,8 +2,8 @@
 
 Every function is called by all ranks of a torch.distributed group, inside
 `ranks.run(fn, n)`, under torchrun, or in a rehearsal (utils.rehearsal); elsewhere it
-raises RuntimeError. Shapes: X (B, D) and y (B,) are this rank's rows of the batch; B may
-differ between ranks. The buckets follow S. Li et al., PyTorch Distributed (2020),
+raises RuntimeError. Shapes: X (B, D) and y (B,) are this rank's rows of the batch; B
+may differ between ranks. The buckets follow S. Li et al., PyTorch Distributed (2020),
 https://arxiv.org/abs/2006.15704, section 3.2.
 """
 
@@ -93,9 +93,9 @@ def mean_over_ranks(total, count):
 
 
 def parallel_step(model, optimizer, X_BD, y_B):
-    """One step on all ranks' rows as one batch: -> the mean cross-entropy, alike on all.
+    """One step on all ranks' rows as one batch: -> the mean cross-entropy of all.
 
-    y_B: classes, whole numbers; a rank may have no row, ValueError where no rank has one.
+    y_B: classes, whole numbers; a rank may have no row. ValueError where none has one.
     """
     _joined("parallel_step")
     if len(X_BD) != len(y_B):

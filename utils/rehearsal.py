@@ -48,8 +48,8 @@ def rehearse(fn, n=4, seed=0, calls=None):
     Raises what a rank raised first, Deadlock, or Mismatch. Tensors live on the CPU;
     groups within the group, send and recv are for real processes (ranks.run).
 
-    Stricter than gloo: a tensor that travels is contiguous. gloo also takes a transposed
-    one, and of one with gaps (a slice of columns) it sums the wrong numbers and says
+    Stricter than gloo: a tensor that travels is contiguous. gloo takes a transposed one,
+    too, and of one with gaps (a slice of columns) it sums the wrong numbers and says
     nothing; NCCL, on GPUs, refuses both.
     """
     if not callable(fn):

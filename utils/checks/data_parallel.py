@@ -949,8 +949,8 @@ def _order(answer):
         parallel.finish()
         return _flat_grads(model, f"rank {rank}"), watch
 
-    results = _play(case, fn, 2, calls=calls, slip="Buckets leave in their own order: none before the one "
-                    "ahead of it.")  # fmt: skip
+    results = _play(case, fn, 2, "Buckets leave in their own order: none before the one "
+                    "ahead of it.", calls)  # fmt: skip
     want = 0.0
     for rank, order in enumerate(("ab", "ba")):
         model = _Branches()
