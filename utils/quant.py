@@ -132,8 +132,8 @@ def group_scales(W_HD, group, bits):
     group = given.whole("group", group, 1)
     if D % group:
         raise ValueError(f"groups of {group} do not divide {D} inputs")
-    size_HG = W_HD.reshape(H, D // group, group).abs().amax(-1)
-    return torch.where(size_HG > 0, size_HG / top_of(bits), torch.ones_like(size_HG))
+    scale_HG = W_HD.reshape(H, D // group, group).abs().amax(-1) / top_of(bits)
+    return torch.where(scale_HG > 0, scale_HG, torch.ones_like(scale_HG))
 
 
 def group_quantize(W_HD, group, bits):

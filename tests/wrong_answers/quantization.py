@@ -385,7 +385,7 @@ def _where_empty(W_HD, group, bits, empty):
     "The right codes, and 1 as scale where `empty(pieces)` (H, G) says so."
     pieces, top = W_HD.reshape(len(W_HD), -1, group), quant.top_of(bits)
     scale = torch.where(empty(pieces), 1.0, pieces.abs().amax(-1) / top)
-    q = quant.quantize(pieces, scale[..., None], 0, -top, top)
+    q = torch.round(pieces / scale[..., None]).clamp(-top, top).to(torch.int8)
     return q.reshape(W_HD.shape), scale
 
 

@@ -94,7 +94,7 @@ X = _array([-1.343, -0.608, 0.0, 0.267, 0.934, 2.563])
     "Count steps from zero, move by the zero point, then think about the ends.",
     "torch.round(x / scale) + zero, held between low and high; only then a byte.",
     "q = (torch.round(x / scale) + zero).clamp(low, high); "
-    "return q.to(torch.uint8 if low == 0 else torch.int8)",
+    "return q.to(torch.uint8 if low >= 0 else torch.int8)",
 )
 def quantize(answer):
     "Numbers to whole numbers of a grid."
@@ -243,27 +243,28 @@ def affine(answer):
         if not float(zero).is_integer():
             raise Miss("Not rounded: the zero point is a whole number.",
                        f"{case}: zero", zero, where)  # fmt: skip
-    for low, high in ((2.0, 6.0), (-6.0, -2.0), (3.0, 3.0), (-2.0, -2.0), (0.0, 1e-7)):
+    ranges = ((2.0, 6.0), (-6.0, -2.0), (3.0, 3.0), (-2.0, -2.0), (0.0, 1e-7))
+    for low, high in ranges:
         lo, hi = min(low, 0), max(high, 0)
-        case = f"affine({low}, {high}, 8)"
-        got = _without_zero_division(answer, case, low, high)
-        same(case, got, ((hi - lo) / 255, round(-lo / ((hi - lo) / 255))), atol=0, slips={
+        case, scale = f"affine({low}, {high}, 8)", (hi - lo) / 255
+        want = scale, round(-lo / scale)
+        same(case, _of_range(answer, case, low, high, want), want, atol=0, slips={
                  "1.0, 0 is for a range of nothing but 0: stretch to 0 first. A short range "
                  "has a small scale.": (1.0, 0),
              }, slip="A range on one side of 0: stretch it to 0, or 0 has no code.")  # fmt: skip
     case = "affine(0, 0, 8): a layer that was silent"
-    got = _without_zero_division(answer, case, 0.0, 0.0)
+    got = _of_range(answer, case, 0.0, 0.0, (1.0, 0))
     same(case, got, (1.0, 0), slip="No length, no scale: 1.0 and 0.")
 
 
-def _without_zero_division(answer, case, low, high):
+def _of_range(answer, case, low, high, want):
+    "The answer for 8 bits; a division by zero is told with its case."
     try:
         return answer(low, high, 8)
-    except ZeroDivisionError:
+    except ZeroDivisionError as error:
         raise Miss(
-            "ZeroDivisionError: after the stretch to 0 this range has no length, or it was "
-            "not stretched. A range of nothing but 0 has the answer 1.0, 0.",
-            case, "0 / 0", "a scale above 0",
+            "ZeroDivisionError: a range without length. Stretch it to 0 first; if there is "
+            "nothing then but 0 itself, the answer is 1.0, 0.", case, error, want,
         ) from None  # fmt: skip
 
 
@@ -816,8 +817,8 @@ def _compensated(W, C, scale, top, order=None):
 @chapter.exercise(
     "Round one column. What it gets wrong, times its input, is an error of the output: "
     "which change of the later columns makes up for most of it?",
-    "The later inputs, rest, imitate input d best with the coefficients r that solve "
-    "C[rest, rest] r = C[rest, d]. Give every later column its share r of the error.",
+    "The later inputs, rest, imitate input d best with the coefficients a that solve "
+    "C[rest, rest] a = C[rest, d]. Give every later column its share a of the error.",
     "for d: q[:, d] = quantize(W[:, d], scale[:, d], 0, -top, top); error = W[:, d] - "
     "scale[:, d] * q[:, d]; W[:, d + 1:] += error[:, None] * "
     "torch.linalg.solve(C[d + 1:, d + 1:], C[d + 1:, d])  (W: a copy)",

@@ -158,8 +158,8 @@ def breaking(table, errors, codes):
         yscale="log", xlabel="bits a weight", ylabel="error of the layer's output (%)"
     )
     middle.set_xticks([2, 3, 4, 8])
-    middle.legend(frameon=False)
-    plots.title(middle, "one scale a matrix: the output drowns")
+    middle.legend(frameon=False, title="one scale a matrix")
+    plots.title(middle, "the output drowns")
     names = list(codes)
     right.bar(range(len(names)), [100 * v for v in codes.values()], color=plots.RED)
     for place, value in enumerate(codes.values()):
@@ -347,7 +347,7 @@ def pareto(points, unit, questions):
     right.set_xlabel("milliseconds (CPU time)")
     saved = points["fp32"][0] / points["int4"][0]
     quickest = min(timed, key=timed.get)
-    plots.title(left, f"int4 has 1/{saved:.0f} of the bytes, and beats a small fp32")
+    plots.title(left, f"int4: 1/{saved:.0f} of the bytes; a small fp32 loses")
     plots.title(right, f"quickest on this machine: {quickest}")
     texts = "; ".join(
         f"{n} {_bytes(s)}, {v:.4g} %" + ("" if ms is None else f", {ms:.2g} ms")
