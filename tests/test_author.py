@@ -383,6 +383,8 @@ def copy(tmp_path_factory):
     shutil.copytree(author.ROOT / "tests" / "guard", root / "tests" / "guard")
     shutil.copy(author.ROOT / "pyproject.toml", root)
     (root / "README.md").write_text("<!-- map -->\n<!-- end of map -->\n")
+    marks = "<!-- minutes -->\n<!-- end of minutes -->\n"
+    (root / "TEACHING.md").write_text(marks)
     (root / "solutions").mkdir()
     for path in SOLUTIONS[:1]:
         shutil.copy(path, root / "solutions")
