@@ -1,8 +1,9 @@
 """Seconds and memory of every notebook under nbval; a pytest plugin, loaded with -p.
 
 Memory is that of the kernel and all its ranks, each shared page counted once (PSS on
-Linux, unique memory elsewhere), read five times a second. Above LIMIT the run fails:
-Binder restarts a kernel at 2 GB, and JupyterLab itself needs some of it.
+Linux, unique memory elsewhere), read up to five times a second, and less often where
+reading would take more than a twentieth of the time. Above LIMIT the run fails: Binder
+restarts a kernel at 2 GB, and JupyterLab itself needs some of it.
 """
 
 import threading
@@ -34,15 +35,15 @@ class Watch:
         self.thread = threading.Thread(target=self._look, daemon=True)
 
     def _look(self):
-        me = psutil.Process()
-        while not self.ended.wait(self.pause):
-            current = self.current
-            held = 0
+        me, took = psutil.Process(), 0.0
+        while not self.ended.wait(max(self.pause, 19 * took)):
+            began, current, held = time.perf_counter(), self.current, 0
             for child in me.children():
                 with suppress(psutil.Error):
                     held += megabytes(child)
             if current is not None:
                 self.costs[current][1] = max(self.costs[current][1], held)
+            took = time.perf_counter() - began
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
