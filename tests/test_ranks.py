@@ -218,6 +218,17 @@ def test_an_error_of_the_notebooks_filters_is_one_in_a_rank():
         ranks.run(warn, 1)
 
 
+def test_a_filter_of_the_notebooks_does_not_make_ranks_import_its_package():
+    from scipy.special import SpecialFunctionWarning
+
+    def loaded(rank, n):
+        return "scipy" in sys.modules
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SpecialFunctionWarning)
+        assert ranks.run(loaded, 1) == [False]
+
+
 def test_show_false_shows_nothing(capfd):
     ranks.run(lambda rank, n: print("hello"), 2, show=False)
     assert capfd.readouterr() == ("", "")

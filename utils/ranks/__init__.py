@@ -196,10 +196,19 @@ def _cwd():
         return str(crew.ROOT)
 
 
+THERE = ("builtins", "numpy", "torch")  # whose warnings a rank knows from the start
+
+
 def _filters():
-    "The warnings' filters of the notebook: what is an error here is one there."
+    """The warnings' filters of the notebook: what is an error here is one there.
+
+    But for those of packages that a rank has not imported: it would have to import
+    them for their filter's sake (scipy: a quarter of a second in each rank).
+    """
     kept = []
     for entry in warnings.filters:
+        if entry[2].__module__.partition(".")[0] not in THERE:
+            continue
         try:
             kept.append(pickle.loads(pickle.dumps(entry)))
         except Exception:  # a category that was defined in a cell
