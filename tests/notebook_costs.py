@@ -3,17 +3,20 @@
 Memory is that of the kernel and all its ranks, each shared page counted once (PSS on
 Linux, unique memory elsewhere), read up to five times a second, and less often where
 reading would take more than a twentieth of the time. Above LIMIT the run fails: Binder
-restarts a kernel at 2 GB, and JupyterLab itself needs some of it.
+restarts a kernel at 2 GB, and JupyterLab itself needs some of it. With CUDA's libraries
+(80 MB a process) only the numbers are shown.
 """
 
 import threading
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 
 import psutil
 import pytest
 
 LIMIT = 1500  # MB
+CUDA = find_spec("nvidia") is not None
 
 
 def megabytes(process):
@@ -60,7 +63,7 @@ class Watch:
 
     def pytest_sessionfinish(self, session):
         self.ended.set()
-        if any(peak > LIMIT for _, peak in self.costs.values()):
+        if not CUDA and any(peak > LIMIT for _, peak in self.costs.values()):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):

@@ -19,11 +19,12 @@ def test_holds():
 """
 
 
-def run(tmp_path, mb):
+def run(tmp_path, mb, cuda=False):
     file = tmp_path / "test_hold.py"
     file.write_text(HOLD.replace("{mb}", str(mb)))
     code = (
         "import sys, pytest; from tests import notebook_costs as c; c.LIMIT = 100;"
+        f"c.CUDA = {cuda};"
         f"sys.exit(pytest.main([{str(file)!r}, '-q', '-p', 'no:cacheprovider',"
         "'-p', 'tests.notebook_costs', '-c', '/dev/null']))"
     )
@@ -42,6 +43,11 @@ def test_what_a_child_holds_is_counted_and_too_much_fails(tmp_path):
     seconds, megabytes = cost(done)
     assert 180 <= megabytes < 260 and 0.5 < seconds < 30, done.stdout
     assert done.returncode == 1 and "ABOVE 100 MB" in done.stdout
+
+
+def test_with_cudas_libraries_much_is_only_told(tmp_path):
+    done = run(tmp_path, 180, cuda=True)
+    assert done.returncode == 0 and "ABOVE 100 MB" in done.stdout, done.stdout
 
 
 def test_little_passes(tmp_path):
