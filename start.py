@@ -28,10 +28,10 @@ GIGABYTES = 2.0  # what an empty .venv must find free
 WAIT = 3600  # seconds to wait for another set-up of this folder
 OURS = {"start.lock", "start.log", "unfinished"}  # in .venv, kept when it is emptied
 COMMANDS = {
-    "test": ("utils.author", ["test"]),
-    "author": ("utils.author", []),
+    "test": ("utils.course.author", ["test"]),
+    "author": ("utils.course.author", []),
     "bench": ("utils.bench", []),
-    "measure": ("utils.measure", []),
+    "measure": ("utils.bench.measure", []),
 }
 FULL_DISK = r"No space left|Errno 28\b|not enough space|quota exceeded"
 NO_PERMISSION = r"Permission denied|Errno 13\b|Access is denied"
@@ -611,7 +611,7 @@ def lab_command(root, python, extra):
 
 def open_course(root, python, extra, here=False):
     """Fill work/ from chapters/ and open JupyterLab there."""
-    code = run([python, "-m", "utils.work"], root, here)
+    code = run([python, "-m", "utils.course.work"], root, here)
     if code:
         return code
     if here and os.environ.get("JUPYTERHUB_USER"):
@@ -640,7 +640,7 @@ def doctor(root, here=False):
     """Print what a bug report needs, with .venv's Python where that runs."""
     works = not here and probe(root) in (0, 3)
     python = str(python_of(root)) if works else sys.executable
-    command = [python, "-m", "utils.doctor"] + ["--here"] * here
+    command = [python, "-m", "utils.course.doctor"] + ["--here"] * here
     return run(command, root, here or not works)
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests import stages
-from utils import author
+from utils.course import author
 
 COST = re.compile(r"^cost (\S+)\s+([\d.]+) s\s+(\d+) MB", re.M)
 

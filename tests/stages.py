@@ -13,7 +13,7 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from utils import author
+from utils.course import author
 
 ROOT = author.ROOT
 NBVAL = (

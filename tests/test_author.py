@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import author, notebooks, pages
+from utils.course import author, notebooks, pages
 
 SOLUTIONS = author.named([])
 REAL = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -197,7 +197,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(author, "ROOT", tmp_path)
     monkeypatch.setattr(author, "SOLUTIONS", tmp_path / "solutions")
     monkeypatch.setattr(author, "CHAPTERS", tmp_path / "chapters")
-    monkeypatch.setattr("utils.progress.ROOT", tmp_path)
+    monkeypatch.setattr("utils.exercises.progress.ROOT", tmp_path)
     (tmp_path / "solutions").mkdir()
     (tmp_path / "pyproject.toml").write_text('[tool.course]\nrepository = ""\n')
     (tmp_path / "README.md").write_text("# R\n<!-- map -->\n<!-- end of map -->\nend\n")
@@ -407,7 +407,7 @@ def author_command(root, *arguments):
     "Run the author's commands of a copy; what was printed."
     environ = {k: v for k, v in os.environ.items() if k != "COURSE_PROGRESS"}
     done = subprocess.run(
-        [sys.executable, "-m", "utils.author", *arguments],
+        [sys.executable, "-m", "utils.course.author", *arguments],
         cwd=root, env=environ, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,8 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import autograd, bench, nn
-from utils.autograd import Tensor, gradcheck, history, no_grad, tape_bytes, unbroadcast
+from utils.bench import ratio, runner
+from utils.built import autograd, nn
+from utils.built.autograd import (
+    Tensor,
+    gradcheck,
+    history,
+    no_grad,
+    tape_bytes,
+    unbroadcast,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -483,42 +491,42 @@ def test_tape_bytes_counts_results_not_views():
 
 
 def test_bench_registry_bars_and_table():
-    assert {"scalar engine", "array engine"} <= set(bench.discover())
-    low = bench.Benchmark("x", "<= 0.6", lambda: bench.Ratio([0.5, 0.7, 0.4], "a / b"))
-    high = bench.Benchmark("y", ">= 25", lambda: bench.Ratio([20.0], "c / d"))
-    none = bench.Benchmark("z", "", lambda: bench.Ratio([1.0], "e / f"))
+    assert {"scalar engine", "array engine"} <= set(runner.discover())
+    low = ratio.Benchmark("x", "<= 0.6", lambda: ratio.Ratio([0.5, 0.7, 0.4], "a / b"))
+    high = ratio.Benchmark("y", ">= 25", lambda: ratio.Ratio([20.0], "c / d"))
+    none = ratio.Benchmark("z", "", lambda: ratio.Ratio([1.0], "e / f"))
 
     def missing():
         raise ImportError("no module named faiss")
 
-    rows = bench.measure([low, high, none, bench.Benchmark("m", "<= 1", missing)])
+    rows = runner.measure([low, high, none, ratio.Benchmark("m", "<= 1", missing)])
     assert [row["met"] for row in rows] == [True, False, None, None]
-    text = bench.table(rows)
+    text = runner.table(rows)
     assert (
         "met" in text and "MISSED" in text and "not run: no module named faiss" in text
     )
     with pytest.raises(ValueError, match="a bar looks like"):
-        bench.benchmark("w", "0.6")
+        ratio.benchmark("w", "0.6")
 
 
 def test_bench_takes_turns():
     calls = []
-    ratios = bench.in_turns(
+    ratios = ratio.in_turns(
         lambda: calls.append("a"), lambda: calls.append("b"), pairs=3
     )
     assert calls == list("abbaabba") and len(ratios) == 3
 
 
 def test_bench_lists_and_refuses_unknown_names(capsys):
-    assert bench.main(["--list"]) == 0
+    assert runner.main(["--list"]) == 0
     assert "array engine  <= 0.6" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        bench.main(["nonsense"])
+        runner.main(["nonsense"])
     assert "no benchmark contains 'nonsense'" in capsys.readouterr().err
 
 
 def test_both_scalar_engines_give_the_same_losses():
-    from utils.benchmarks import backprop as b
+    from utils.bench import backprop as b
 
     engines = [
         b.Moons(b.ClosureValue, points=10), b.Moons(b.TapeValue, points=10),

@@ -13,31 +13,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils import (
+from utils import check, data, given, plots
+from utils.bench import measure
+from utils.built import (
     autograd,
     bert,
-    check,
     collectives,
-    data,
     data_parallel,
     descent,
-    given,
     gpu,
-    kernels,
-    measure,
+    int8,
     neurons,
     nn,
     optim,
     packed,
-    plots,
     precision,
     profiling,
     quant,
-    rehearsal,
     train,
 )
-from utils.autograd import Tensor
-from utils.network import Network
+from utils.built.autograd import Tensor
+from utils.practice import rehearsal
+from utils.practice.network import Network
 
 RNG = np.random.default_rng(0)
 X, y, w = np.arange(12.0).reshape(4, 3), np.array([1.0, 2.0, 3.0, 4.0]), np.ones(3)
@@ -540,14 +537,14 @@ PACKED = [
     (lambda: packed.save_packed("x", {"w": 3}), "w is a Packed matrix or a tensor"),
 ]
 KERNELS = [
-    (lambda: kernels.Int4Linear(model().weight), "made of a torch.nn.Linear, not"),
-    (lambda: kernels.Int4Linear(LINEAR, 48), "groups of 48 do not divide 64"),
-    (lambda: kernels.Int8Linear(LINEAR, 0.0, 0), "scale is a number above 0, not 0.0"),
-    (lambda: kernels.Int8Linear(LINEAR, 0.1, 300), "zero is a whole number from 0 to"),
-    (lambda: kernels.works("int8"), "make is a function, not 'int8'"),
-    (lambda: kernels.swap_linears(LINEAR, abs), "a model with layers inside"),
-    (lambda: kernels.cpu_seconds([len]), "runs is {name: function}, not list"),
-    (lambda: kernels.cpu_seconds({"a": 3}), "runs['a'] is a function, not 3"),
+    (lambda: int8.Int4Linear(model().weight), "made of a torch.nn.Linear, not"),
+    (lambda: int8.Int4Linear(LINEAR, 48), "groups of 48 do not divide 64"),
+    (lambda: int8.Int8Linear(LINEAR, 0.0, 0), "scale is a number above 0, not 0.0"),
+    (lambda: int8.Int8Linear(LINEAR, 0.1, 300), "zero is a whole number from 0 to"),
+    (lambda: int8.works("int8"), "make is a function, not 'int8'"),
+    (lambda: int8.swap_linears(LINEAR, abs), "a model with layers inside"),
+    (lambda: int8.cpu_seconds([len]), "runs is {name: function}, not list"),
+    (lambda: int8.cpu_seconds({"a": 3}), "runs['a'] is a function, not 3"),
 ]
 IDS, MASK = torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool)
 BERT = [

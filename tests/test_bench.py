@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from utils import bench
-from utils.bench import Benchmark, Ratio
-from utils.benchmarks import backprop, peers
-from utils.benchmarks.peer_import import Peer
+from utils.bench import backprop, ratio, runner
+from utils.bench.peers import known as peers
+from utils.bench.peers.imported import Peer
+from utils.bench.ratio import Benchmark, Ratio
+from utils.files import ROOT
 
 # Turns, ratios and bars
 
@@ -19,8 +19,8 @@ from utils.benchmarks.peer_import import Peer
 def clock(monkeypatch):
     "A clock that stands still until a job adds to it."
     now = [0.0]
-    monkeypatch.setattr(bench.time, "process_time", lambda: now[0])
-    monkeypatch.setattr(bench.gc, "collect", lambda: None)
+    monkeypatch.setattr(ratio.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(ratio.gc, "collect", lambda: None)
     return now
 
 
@@ -35,13 +35,13 @@ def job(clock, name, seconds, done):
 def test_turns_alternate_and_the_first_pair_is_not_counted(clock):
     done = []
     ours, theirs = job(clock, "o", [9, 1, 2, 3], done), job(clock, "t", 4.0, done)
-    assert bench.in_turns(ours, theirs, pairs=3) == [0.25, 0.5, 0.75]
+    assert ratio.in_turns(ours, theirs, pairs=3) == [0.25, 0.5, 0.75]
     assert done == list("ottootto")
 
 
 def test_turns_inverted_say_how_many_times_faster(clock):
     ours, theirs = job(clock, "o", 2.0, []), job(clock, "t", 6.0, [])
-    assert bench.in_turns(ours, theirs, pairs=2, invert=True) == [3.0, 3.0]
+    assert ratio.in_turns(ours, theirs, pairs=2, invert=True) == [3.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_a_ratio_is_the_median_of_its_pairs():
 @pytest.mark.parametrize("bar", ["0.6", "< 0.6", "<= 0.6 s"])
 def test_a_bar_of_another_form_is_refused(bar):
     with pytest.raises(ValueError, match="a bar looks like"):
-        bench.benchmark("x", bar)
+        ratio.benchmark("x", bar)
 
 
 def test_two_benchmarks_of_one_name_are_refused(monkeypatch):
-    monkeypatch.setattr(bench, "REGISTRY", {})
-    bench.benchmark("x")(print)
+    monkeypatch.setattr(ratio, "REGISTRY", {})
+    ratio.benchmark("x")(print)
     with pytest.raises(ValueError, match="two benchmarks are named 'x'"):
-        bench.benchmark("x")(print)
+        ratio.benchmark("x")(print)
 
 
 # The table and the command line
@@ -93,11 +93,11 @@ FAKE = [
 @pytest.fixture
 def fake(monkeypatch):
     "A registry of five, none of which takes any time."
-    monkeypatch.setattr(bench, "discover", lambda: {b.name: b for b in FAKE})
+    monkeypatch.setattr(runner, "discover", lambda: {b.name: b for b in FAKE})
 
 
 def test_one_that_raises_is_a_row_and_the_rest_run():
-    rows = bench.measure(FAKE)
+    rows = runner.measure(FAKE)
     assert [row["name"] for row in rows] == [b.name for b in FAKE]
     assert [row["met"] for row in rows] == [True, False, False, None, None]
     assert rows[2]["error"] == "failed: RuntimeError: out of luck"
@@ -106,7 +106,7 @@ def test_one_that_raises_is_a_row_and_the_rest_run():
 
 
 def test_the_table_has_a_line_for_each_and_columns_in_line():
-    lines = bench.table(bench.measure(FAKE)).splitlines()
+    lines = runner.table(runner.measure(FAKE)).splitlines()
     head, rows, notes = lines[0], lines[1:6], lines[7:]
     assert head.split() == ["benchmark", "ratio", "spread", "bar"] and lines[6] == ""
     for row, word in zip(rows, ["0.5 ", "20 ", "- ", "- ", "1 "]):
@@ -117,7 +117,7 @@ def test_the_table_has_a_line_for_each_and_columns_in_line():
 
 
 def test_the_report_names_machine_versions_date_and_seconds(fake, capsys):
-    assert bench.main([]) == 0
+    assert runner.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     for word in ("cores", "Python 3.", "numpy ", "torch "):
         assert word in lines[0]
@@ -126,20 +126,20 @@ def test_the_report_names_machine_versions_date_and_seconds(fake, capsys):
 
 
 def test_strict_counts_what_is_missed_or_broken(fake, capsys):
-    assert bench.main(["--strict"]) == 1
-    assert bench.main(["--strict", "slow"]) == 1
-    assert bench.main(["--strict", "broken"]) == 1
-    assert bench.main(["--strict", "quick", "last", "missing"]) == 0
-    assert bench.main(["slow", "broken"]) == 0
+    assert runner.main(["--strict"]) == 1
+    assert runner.main(["--strict", "slow"]) == 1
+    assert runner.main(["--strict", "broken"]) == 1
+    assert runner.main(["--strict", "quick", "last", "missing"]) == 0
+    assert runner.main(["slow", "broken"]) == 0
 
 
 def test_list_names_the_bars_and_runs_nothing(fake, capsys):
-    assert bench.main(["--list", "one"]) == 0
+    assert runner.main(["--list", "one"]) == 0
     assert capsys.readouterr().out == "quick one  <= 0.6\nslow one  >= 25\n"
 
 
 def test_json_is_one_object(fake, capsys):
-    bench.main(["--json"])
+    runner.main(["--json"])
     report = json.loads(capsys.readouterr().out)
     assert set(report) == {"machine", "date", "seconds", "rows"}
     assert [row["name"] for row in report["rows"]] == [b.name for b in FAKE]
@@ -149,7 +149,7 @@ def test_json_is_one_object(fake, capsys):
 @pytest.mark.parametrize("word", ["nonsense", "peer"])
 def test_an_unknown_name_is_refused_with_the_known_ones(fake, capsys, word):
     with pytest.raises(SystemExit) as stop:
-        bench.main([word])
+        runner.main([word])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "quick one, slow one" in error
     assert f"no benchmark contains '{word}'" in error
@@ -312,7 +312,7 @@ def rows_of(folder, taken=()):
 
 def why(folder):
     "The one row of a peer that cannot run: its name, and what it says."
-    rows = bench.measure(rows_of(folder).values())
+    rows = runner.measure(rows_of(folder).values())
     assert len(rows) == 1 and rows[0]["met"] is None
     return rows[0]["name"], rows[0]["error"]
 
@@ -337,7 +337,7 @@ def test_a_scalar_engine_runs_and_gives_the_same_losses(tmp_path, no_time, home)
         "scalar engine over micrograd (mine)",
         "scalar engine, a node each operation, over micrograd (mine)",
     ]
-    row = bench.measure(list(rows.values())[1:])[0]
+    row = runner.measure(list(rows.values())[1:])[0]
     assert row["what"].endswith(
         "micrograd (mine) step / tape engine, plain nodes, step"
     )
@@ -352,7 +352,7 @@ def test_a_scalar_engine_with_other_losses_fails(tmp_path, no_time, right, wrong
     folder = micrograd(tmp_path)
     engine = folder / "micrograd/engine.py"
     engine.write_text(engine.read_text().replace(right, wrong))
-    row = bench.measure(list(rows_of(folder).values())[1:])[0]
+    row = runner.measure(list(rows_of(folder).values())[1:])[0]
     assert row["met"] is None and "both must give the same losses, not" in row["error"]
 
 
@@ -368,7 +368,7 @@ def test_a_needle_trains_to_the_same_accuracy(tmp_path, no_time, nn):
         "array engine, a node each operation, over needle (hw)",
         "needle (hw) over torch eager",
     ]
-    row = bench.measure(list(rows.values())[:1])[0]
+    row = runner.measure(list(rows.values())[:1])[0]
     assert row["note"].startswith("test accuracy 0.98") and row["ratio"] == 2
 
 
@@ -456,24 +456,25 @@ def test_the_version_is_the_commit(tmp_path):
 
 def test_peers_join_the_table_and_are_never_missed(fake, tmp_path, capsys):
     folder = str(micrograd(tmp_path, start="1 / 0"))
-    assert bench.main(["--peer", folder, "--strict", "quick", "peer"]) == 0
+    assert runner.main(["--peer", folder, "--strict", "quick", "peer"]) == 0
     out = capsys.readouterr().out
     assert "micrograd (mine)" in out and "ZeroDivisionError" in out
     assert "quick one" in out and "slow one" not in out
-    assert bench.main(["--peer", folder, "--peer", str(tmp_path / "none"), "peer"]) == 0
+    assert (
+        runner.main(["--peer", folder, "--peer", str(tmp_path / "none"), "peer"]) == 0
+    )
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 benchmarks in ")
-    bench.main(["--list", "--peer", folder])
+    runner.main(["--list", "--peer", folder])
     assert len(capsys.readouterr().out.splitlines()) == len(FAKE) + 1
 
 
 def test_what_a_peer_prints_does_not_reach_the_json(fake, tmp_path, capfd):
-    bench.main(["last", "--json", "--peer", str(micrograd(tmp_path))])
+    runner.main(["last", "--json", "--peer", str(micrograd(tmp_path))])
     out, err = capfd.readouterr()
     assert json.loads(out)["rows"] and "the peer says hello" in err
 
 
 def test_the_command_itself_runs():
-    root = Path(bench.__file__).parents[1]
     command = [sys.executable, "-B", "-m", "utils.bench", "--list"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0 and "array engine  <= 0.6" in run.stdout

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import start
-from utils import author, work
+from utils.course import author, work
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)

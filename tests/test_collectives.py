@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 
-from utils import collectives as known
 from utils import ranks
+from utils.built import collectives as known
 from utils.data import HERE
 from utils.figures import collectives as figures
 from utils.limits import TimeLimit, time_limit
-from utils.network import Deadlock, Network, NetworkError
+from utils.practice.network import Deadlock, Network, NetworkError
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_an_endless_rank_is_ended_from_outside():
 
 
 def test_endless_talk_is_ended(monkeypatch):
-    monkeypatch.setattr("utils.network.MOST_MESSAGES", 50)
+    monkeypatch.setattr("utils.practice.network.MOST_MESSAGES", 50)
 
     def chat(x, comm):
         while True:

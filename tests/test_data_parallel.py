@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -21,11 +20,11 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils import data_parallel as course
 from utils import ranks
-from utils.rehearsal import Deadlock, Mismatch, rehearse
+from utils.built import data_parallel as course
+from utils.files import ROOT
+from utils.practice.rehearsal import Deadlock, Mismatch, rehearse
 
-ROOT = Path(course.__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="bash")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

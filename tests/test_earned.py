@@ -8,43 +8,43 @@ import pytest
 # exercise -> the name that later chapters import it by, one line a chapter
 EARNED = {
     "descent": {
-        "utils.descent": "predict mse numeric_gradient mse_gradient gradient_step "
+        "utils.built.descent": "predict mse numeric_gradient mse_gradient gradient_step "
         "stable_rate standardise minibatches sgd",
     },
     "neurons": {
-        "utils.neurons": "linear relu mlp_forward sigmoid slope softmax cross_entropy "
+        "utils.built.neurons": "linear relu mlp_forward sigmoid slope softmax cross_entropy "
         "binary_cross_entropy cross_entropy_gradient softmax_step softmax_regression "
         "accuracy",
     },
     "backprop": {
-        "utils.autograd": "matmul_backward unbroadcast sum_backward history gradcheck",
-        "utils.nn": "softmax_cross_entropy linear_relu_backward sgd_step",
+        "utils.built.autograd": "matmul_backward unbroadcast sum_backward history gradcheck",
+        "utils.built.nn": "softmax_cross_entropy linear_relu_backward sgd_step",
     },
     "pytorch": {
-        "utils.train": "Rows epoch_order train_step evaluate pick_device "
+        "utils.built.train": "Rows epoch_order train_step evaluate pick_device "
         "save_checkpoint",
     },
     "collectives": {
-        "utils.collectives": "pass_right cut shift broadcast scatter gather "
+        "utils.built.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
     },
     "gpu": {
-        "utils.gpu": "to_device seconds step_seconds Ready",
-        "utils.precision": "value_of round_to LossScaler amp_step",
-        "utils.profiling": "saved_bytes step_bytes step_flops idle_share Work",
+        "utils.built.gpu": "to_device seconds step_seconds Ready",
+        "utils.built.precision": "value_of round_to LossScaler amp_step",
+        "utils.built.profiling": "saved_bytes step_bytes step_flops idle_share Work",
     },
     "data_parallel": {
-        "utils.data_parallel": "mean_of_shards average_gradients synchronise "
+        "utils.built.data_parallel": "mean_of_shards average_gradients synchronise "
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
     "quantization": {
-        "utils.quant": "read_bits quantize affine best_scale group_quantize "
+        "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
-        "utils.packed": "pack_int4 unpack_int4",
+        "utils.built.packed": "pack_int4 unpack_int4",
     },
     "optimizers": {
-        "utils.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
+        "utils.built.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",
     },
 }

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils import progress
-from utils.exercise import Chapter, Miss, same
+from utils.exercises import progress
+from utils.exercises import Chapter, Miss, same
 
 CELLS = {
     "tools": (
@@ -332,7 +332,7 @@ def test_a_stub_whose_text_raises_is_not_yet():
 def test_the_line_of_an_error_is_the_readers(shown):
     code = "def double(x_N):\n    y = x_N\n    return y[3, 3]\n"
     scope = {}
-    from utils.exercise import _run
+    from utils.exercises.exercise import _run
 
     _run(code, "<cell>", scope)
     _, report = toy().judge(scope["double"])
@@ -616,13 +616,13 @@ def test_buttons_that_fail_do_not_stop_a_chapter(shown, monkeypatch):
     def fail(_):
         raise RuntimeError("no comm")
 
-    monkeypatch.setattr("utils.telling.show_buttons", fail)
+    monkeypatch.setattr("utils.exercises.telling.show_buttons", fail)
     assert toy().check(None)(2) == 4
 
 
 def test_no_buttons_on_a_right_answer(shown, monkeypatch):
     built = []
-    monkeypatch.setattr("utils.telling.show_buttons", built.append)
+    monkeypatch.setattr("utils.exercises.telling.show_buttons", built.append)
     toy().check(lambda x: x * 2)
     assert built == []
 
@@ -670,7 +670,7 @@ def run_cells(folder, *sources):
     import nbformat
     from nbclient import NotebookClient
 
-    from utils import author
+    from utils.course import author
 
     environ = {**author.environment(folder), "COURSE_ROOT": str(author.ROOT)}
     cells = [nbformat.v4.new_code_cell(source) for source in sources]

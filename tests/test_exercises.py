@@ -1,31 +1,27 @@
-"""Every check of every chapter, tested as software."""
+"""Every check of every chapter, tested as software: its reference, its stub, its slips."""
 
 from importlib import import_module
 
 import pytest
 
-from tests.wrong_answers import SLUGS, wrong_answers
-from utils import author, notebooks
+from utils.course import author, notebooks
+from utils.exercises import slips
 
-CHECKS = {slug: import_module(f"utils.checks.{slug}").chapter for slug in SLUGS}
+CHECKS = sorted(p.stem for p in (author.ROOT / "utils" / "checks").glob("[a-z]*.py"))
+CHAPTERS = {slug: import_module(f"utils.checks.{slug}").chapter for slug in CHECKS}
 EXERCISES = [
     pytest.param(e, id=f"{chapter.name}/{e.name}")
-    for chapter in CHECKS.values()
+    for chapter in CHAPTERS.values()
     for e in chapter.exercises.values()
 ]
-WRONG = [
-    pytest.param(
-        CHECKS[slug].exercises[exercise], answer, says, id=f"{exercise}/{name}"
-    )
-    for slug in SLUGS
-    for exercise, answers in wrong_answers(slug).items()
-    for name, answer, says in answers
+for slug in CHECKS:
+    import_module(f"utils.slips.{slug}")
+SLIPS = [
+    pytest.param(e, slip, id=f"{chapter.name}/{e.name}/{slip.name}")
+    for chapter in CHAPTERS.values()
+    for e in chapter.exercises.values()
+    for slip in e.slips
 ]
-
-
-def test_every_chapter_with_checks_has_wrong_answers():
-    modules = (author.ROOT / "utils" / "checks").glob("[a-z]*.py")
-    assert sorted(path.stem for path in modules) == SLUGS
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
@@ -49,18 +45,22 @@ def test_stub_is_not_yet(exercise):
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
-def test_ladder_and_number_of_wrong_answers(exercise):
-    slug = exercise.chapter.name[3:]
+def test_ladder_and_number_of_slips(exercise):
     assert 2 <= len(exercise.hints) <= 4, "a ladder: direction, idea, nearly the code"
     assert exercise.test.__doc__, "its first line says what is to be built"
-    assert len(wrong_answers(slug).get(exercise.name, [])) >= 4
+    assert len(exercise.slips) >= 4
     assert f"{exercise.name}-check" in exercise.chapter.cells, "no check cell"
 
 
-@pytest.mark.parametrize(("exercise", "answer", "says"), WRONG)
-def test_wrong_answer_is_rejected_by_name(exercise, answer, says, monkeypatch):
-    if says == "still running":
+@pytest.mark.parametrize(("exercise", "slip"), SLIPS)
+def test_a_slip_is_rejected_and_named(exercise, slip, monkeypatch):
+    assert bool(slip.sentence) != bool(slip.told), "its sentence, or what is told of it"
+    if slip.told == "still running":
         monkeypatch.setattr(exercise, "seconds", 0.5)
-    verdict, report = exercise.judge(answer)
+    failure, _ = slips.attempt(exercise, slip.answer, exercise.seconds)
+    assert failure is not None, "accepted"
+    if slip.sentence:
+        assert slips.named(exercise, failure, budget=60) == slip.sentence
+    verdict, report = exercise.judge(slip.answer)
     assert verdict == "wrong", f"accepted as {verdict}: {report}"
-    assert says in report, f"the message does not name the slip: {report}"
+    assert (slip.sentence or slip.told) in report, report

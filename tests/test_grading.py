@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from utils import author, grading, notebooks
-from utils.exercise import Chapter, NotRight
+from utils.course import author, grading, notebooks
+from utils.exercises.exercise import Chapter, NotRight
 
 SOLUTIONS = author.named([])
 REAL = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -182,7 +182,7 @@ def test_points_that_cannot_be_read_write_nothing(word, tmp_path):
 
 
 def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "utils.author", "nbgrader", "02"]
+    command = [sys.executable, "-m", "utils.course.author", "nbgrader", "02"]
     run = {"cwd": author.ROOT, "capture_output": True, "text": True}
     done = subprocess.run([*command, str(tmp_path), "linear=2"], check=True, **run)
     made = tmp_path / "source" / "02" / "02_neurons.ipynb"
@@ -200,7 +200,7 @@ def test_nbgrader_itself_finds_the_metadata_valid():
         reads(grading.convert(path.read_text(encoding="utf-8")), as_version=4)
 
 
-# ---- utils/exercise.py: for test_exercise_contract.py ----
+# ---- utils/exercises/exercise.py: for test_exercise_contract.py ----
 
 
 def exercise():

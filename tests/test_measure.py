@@ -1,4 +1,4 @@
-"""utils/measure.py, its CUDA paths through a fake; what gpu, precision, profiling promise."""
+"""utils/bench/measure.py, its CUDA paths through a fake; what gpu, precision, profiling promise."""
 
 import json
 import multiprocessing
@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from utils import gpu, measure, precision, profiling
+from utils.bench import measure
+from utils.built import gpu, precision, profiling
 
 SMALL = {"matmul": (8, 16), "copy": 512, "timer": 16}
 
@@ -146,7 +147,7 @@ def test_what_ships():
         assert not {"/", "\\"} & set(data["machine"]["processor"].replace("(R)", ""))
 
 
-# ---- utils/gpu.py ----
+# ---- utils/built/gpu.py ----
 
 
 def test_stand_in_is_a_queue():

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from tests import notebook_costs
-from utils import author
+from utils.course import author
 
 HOLD = """
 import subprocess, sys

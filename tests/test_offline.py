@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.test_exercise_contract import run_cells
-from utils import author
+from utils.course import author
 
 TRY = """
 import socket

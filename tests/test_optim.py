@@ -1,4 +1,4 @@
-"""utils.optim, and chapter 04's own rules, beside torch.optim; and what they refuse."""
+"""utils.built.optim, and chapter 04's own rules, beside torch.optim; and what they refuse."""
 
 import math
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import optim
+from utils.built import optim
 from utils.checks.optimizers import chapter
 
 SHAPES = (4, 3), (3,), ()
@@ -136,7 +136,7 @@ def test_float32_weights_stay_float32():
 
 
 def test_they_train_chapter_03s_network():
-    from utils.nn import MLP, cross_entropy
+    from utils.built.nn import MLP, cross_entropy
 
     rng = np.random.default_rng(0)
     X = rng.normal(size=(64, 5)).astype(np.float32)

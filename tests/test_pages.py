@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from utils import author, pages, progress
+from utils.course import author, pages
+from utils.exercises import progress
 
 CHAPTERS = [c["name"] for c in progress.chapters()]
 LONG = [name for name in CHAPTERS if not name.startswith("00")]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from utils import progress
+from utils.exercises import progress
 
 MSE = "01_descent/mse"
 
@@ -121,7 +121,7 @@ def test_every_damaged_file_is_kept(file):
 
 RECORD = """
 import sys
-from utils import progress
+from utils.exercises import progress
 for i in range(100):
     progress.record("01_descent", sys.argv[1], "hint")
     progress.record("01_descent", "both", "hint")

@@ -1,4 +1,4 @@
-"""utils/quant.py, packed.py, kernels.py, bert.py: refused files, kernels that agree, edges."""
+"""utils/built/quant.py, packed.py, int8.py, bert.py: refused files, kernels that agree, edges."""
 
 import json
 import struct
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from utils import bert, kernels, quant
-from utils import packed as packing
+from utils.built import bert, int8, quant
+from utils.built import packed as packing
 
 
 @pytest.fixture
@@ -202,11 +202,11 @@ def test_three_bits_have_no_file(tmp_path, weights):
 # ---- kernels ----
 
 MAKE = {
-    "int8": lambda layer: kernels.Int8Linear(
-        layer, *quant.affine(0, 1), reduced=kernels.saturates()
+    "int8": lambda layer: int8.Int8Linear(
+        layer, *quant.affine(0, 1), reduced=int8.saturates()
     ),
-    "int4": lambda layer: kernels.Int4Linear(layer, 32),
-    "unpack": kernels.UnpackEachTime,
+    "int4": lambda layer: int8.Int4Linear(layer, 32),
+    "unpack": int8.UnpackEachTime,
 }
 
 
@@ -214,7 +214,7 @@ MAKE = {
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_kernel_gives_what_its_weights_say(name, bias):
     make = MAKE[name]
-    if not kernels.works(make):
+    if not int8.works(make):
         pytest.skip("this machine has no such kernel")
     torch.manual_seed(0)
     layer, x = nn.Linear(64, 10, bias=bias), torch.rand(2, 5, 64)
@@ -229,20 +229,20 @@ def test_works_says_no():
     def broken(layer):
         raise RuntimeError("no kernel")
 
-    assert not kernels.works(broken)
-    assert not kernels.works(lambda layer: nn.Linear(64, 32).requires_grad_(False).mul_)
+    assert not int8.works(broken)
+    assert not int8.works(lambda layer: nn.Linear(64, 32).requires_grad_(False).mul_)
 
 
 def test_swap_linears_reaches_nested_ones():
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 2))
     names = []
-    kernels.swap_linears(model, lambda name, layer: names.append(name) or nn.Identity())
+    int8.swap_linears(model, lambda name, layer: names.append(name) or nn.Identity())
     assert names == ["0.0", "1"] and isinstance(model[0][0], nn.Identity)
 
 
 def test_seconds_of_each_round_and_no_gradient():
     seen = []
-    taken = kernels.cpu_seconds(
+    taken = int8.cpu_seconds(
         {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2, 3
     )
     assert seen == ["a", "a", "b", "b"] * 4  # the first of four rounds warms up

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import start
-from utils import doctor
+from utils.course import doctor
 
 ROOT = Path(start.__file__).resolve().parent
 LIST = """\
@@ -184,7 +184,7 @@ def test_from_nothing_to_a_ready_venv(course, capsys):
         "torch==9.1 plain==1.0 quoted==2.0; python_version >= '3.8' "
         'marked==3.0; python_version < "3.8"'
     )
-    assert made[3:] == ["-m utils.author test -k x"]
+    assert made[3:] == ["-m utils.course.author test -k x"]
     assert start.state(course) == "ready" and not unfinished(course)
     assert capsys.readouterr().err == ""
 
@@ -194,7 +194,7 @@ def test_a_second_call_skips_the_set_up(course):
     start.prepare(course)
     calls(course)
     assert start.main(["author", "list"], course) == 0
-    assert calls(course) == ["-m utils.author list"]
+    assert calls(course) == ["-m utils.course.author list"]
 
 
 @posix
@@ -406,11 +406,12 @@ def test_a_newer_python_may_be_used_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "name", ["start.py", "utils/doctor.py", "utils/work.py", "utils/files.py"]
+    "name",
+    ["start.py", "utils/course/doctor.py", "utils/course/work.py", "utils/files.py"],
 )
 def test_an_old_python_can_read_the_files(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    if name in ("start.py", "utils/doctor.py"):
+    if name in ("start.py", "utils/course/doctor.py"):
         ast.parse(text, feature_version=(3, 6))
     imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import)]
     wanted = {alias.name.partition(".")[0] for node in imports for alias in node.names}
@@ -550,7 +551,7 @@ def test_two_at_once_set_up_once(course):
     made = calls(course)
     assert sum(line.startswith("-m venv") for line in made) == 1
     assert sum(line.startswith("-m pip") for line in made) == 1
-    assert made.count("-m utils.author test") == 2
+    assert made.count("-m utils.course.author test") == 2
 
 
 @posix
@@ -622,7 +623,7 @@ def test_ctrl_c_and_terminate_end_jupyter_in_order(course, number):
 def test_opening_fills_work_and_starts_jupyterlab(course):
     assert start.main(["--no-browser", "--port", "9999"], course) == 0
     fill, lab = calls(course)[-2:]
-    assert fill == "-m utils.work"
+    assert fill == "-m utils.course.work"
     assert lab.startswith(f"-m jupyterlab --ServerApp.root_dir={course / 'work'} ")
     assert lab.endswith(" --no-browser --port 9999")
 
@@ -631,7 +632,7 @@ def test_opening_fills_work_and_starts_jupyterlab(course):
 def test_jupyterlab_is_not_started_when_work_cannot_be_filled(course):
     (course / "module.code").write_text("1")
     assert start.main([], course) == 1
-    assert calls(course)[-1] == "-m utils.work"
+    assert calls(course)[-1] == "-m utils.course.work"
 
 
 def test_the_command_of_jupyterlab(tmp_path, monkeypatch):
@@ -703,7 +704,7 @@ def test_here_uses_this_python_and_makes_nothing(course, monkeypatch, argv):
     ran = []
     monkeypatch.setattr(start, "run", lambda *call: ran.append(call) or 0)
     assert start.main(argv, course) == 0
-    command = [sys.executable, "-m", "utils.author", "test"]
+    command = [sys.executable, "-m", "utils.course.author", "test"]
     assert ran == [(command, course, True)]
     assert not (course / ".venv").exists()
 
@@ -713,7 +714,7 @@ def test_here_opens_jupyterlab(course, monkeypatch):
     monkeypatch.delenv("JUPYTERHUB_USER", raising=False)
     monkeypatch.setattr(start, "run", lambda *call: ran.append(call[0]) or 0)
     assert start.main(["--here", "--port", "1"], course) == 0
-    assert ran[0] == [sys.executable, "-m", "utils.work"]
+    assert ran[0] == [sys.executable, "-m", "utils.course.work"]
     assert ran[1][:3] == [sys.executable, "-m", "jupyterlab"]
     assert ran[1][-2:] == ["--port", "1"] and "--here" not in ran[1]
     assert not (course / ".venv").exists()
@@ -724,7 +725,7 @@ def test_inside_a_hub_no_second_jupyterlab_is_started(course, monkeypatch, capsy
     monkeypatch.setattr(start, "run", lambda *call: ran.append(call[0]) or 0)
     monkeypatch.setenv("JUPYTERHUB_USER", "ada")
     assert start.main(["--here"], course) == 0
-    assert ran == [[sys.executable, "-m", "utils.work"]]
+    assert ran == [[sys.executable, "-m", "utils.course.work"]]
     assert "work/ is ready" in capsys.readouterr().out
 
 
@@ -765,7 +766,7 @@ def test_the_doctor_runs_by_venv_where_that_works(course, monkeypatch):
     start.prepare(course)
     calls(course)
     assert start.main(["doctor"], course) == 0
-    assert calls(course) == ["-m utils.doctor"]
+    assert calls(course) == ["-m utils.course.doctor"]
 
 
 @pytest.mark.parametrize("state", ["missing", "broken"])
@@ -777,7 +778,7 @@ def test_the_doctor_runs_without_venv(course, monkeypatch, state):
     monkeypatch.setattr(start, "run", lambda *call: ran.append(call) or 1)
     monkeypatch.setattr(start.sys, "version_info", (3, 9, 0))
     assert start.main(["doctor"], course) == 1
-    assert ran == [([sys.executable, "-m", "utils.doctor"], course, True)]
+    assert ran == [([sys.executable, "-m", "utils.course.doctor"], course, True)]
     assert start.state(course) == state
 
 
@@ -917,7 +918,7 @@ def test_binders_start_fills_work_and_hands_over(tmp_path):
         text=True,
         env=dict(os.environ, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}"),
     )
-    assert done.stdout == "PASSIVE -m utils.work\na server $HOME\n"
+    assert done.stdout == "PASSIVE -m utils.course.work\na server $HOME\n"
     assert done.returncode == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils import author, notebooks, pages
+from utils.course import author, notebooks, pages
 
 TAGS = {"setup", "solution", "nbval-ignore-output", "raises-exception"}
 FETCHES = re.compile(

@@ -1,4 +1,4 @@
-"""utils/train.py: the loop that every later chapter uses, and what it says when misused."""
+"""utils/built/train.py: the loop that every later chapter uses, and what it says when misused."""
 
 import math
 import os
@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils import plots, train
+from utils import plots
+from utils.built import train
 
 
 def blobs(rows=90, classes=3, seed=0):

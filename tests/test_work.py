@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from utils import work
+from utils.course import work
 
 NAME = "01_descent.ipynb"
 
@@ -360,13 +360,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(course, monkeypatch):
 
 
 def copy_of_the_module(root):
-    """Run `python -m utils.work` in a copy of the course that holds nothing else."""
+    """Run `python -m utils.course.work` in a copy of the course that holds nothing else."""
     (root / "utils").mkdir()
     (root / "utils" / "__init__.py").write_text("")
     for name in ("work.py", "files.py"):
         shutil.copy(work.Path(work.__file__).with_name(name), root / "utils")
     return subprocess.run(
-        [sys.executable, "-S", "-m", "utils.work"],
+        [sys.executable, "-S", "-m", "utils.course.work"],
         cwd=root,
         capture_output=True,
         text=True,

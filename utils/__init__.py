@@ -1,6 +1,6 @@
 """Shared code of the course: plumbing, what earlier chapters built, checks and data.
 
-Standard library only, so that `start.py` can import `utils.work` before any package
+Standard library only, so that `start.py` can import `utils.course.work` before any package
 is installed.
 """
 

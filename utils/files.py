@@ -7,6 +7,8 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]  # the course's folder
+
 
 @contextmanager
 def whole(path, lasting=True):

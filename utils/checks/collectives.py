@@ -1,6 +1,6 @@
 """Chapter 16: messages without deadlock, collectives out of them, and what they cost.
 
-Every function runs on a simulated network (utils.network), which counts what it sends and
+Every function runs on a simulated network (utils.practice.network), which counts what it sends and
 says who waits for whom when it gets stuck.
 """
 
@@ -9,9 +9,9 @@ import traceback
 
 import numpy as np
 
-from utils import collectives as known
-from utils.exercise import Chapter, Miss, same
-from utils.network import Deadlock, Network, NetworkError
+from utils.built import collectives as known
+from utils.exercises import Chapter, Miss, same
+from utils.practice.network import Deadlock, Network, NetworkError
 
 chapter = Chapter("16_collectives")
 
@@ -35,13 +35,13 @@ def _on_network(fn, inputs, case, views=None, ring=False):
         return net.run(noted, inputs), net
     except Deadlock as stuck:
         gone = any("returned" in what for what in stuck.waits.values())
-        slip = (
+        rule = (
             "Deadlock: a message that nobody takes, or that nobody sends."
             if gone
             else "Deadlock: the ranks wait for each other, and nobody can go on."
         )
         got = "; ".join(f"rank {r} {what}" for r, what in stuck.waits.items())
-        raise Miss(slip, case, _Words(got), _Words("every rank returns")) from None
+        raise Miss(rule, case, _Words(got), _Words("every rank returns")) from None
     except NetworkError as error:
         said = f"{error}."
         if ring and "there are ranks 0 to" in said:
@@ -171,21 +171,7 @@ def pass_right(answer):
             f"pass_right({given})",
             answer(given),
             [held[-1], *held[:-1]],
-            slips={
-                "Everybody holds rank 0's: each place was overwritten before its "
-                "neighbour had read it. Read the old list, write a new one.": [held[0]]
-                * len(held),
-                "The wrong way round: rank r gives to rank r + 1.": [
-                    *held[1:],
-                    held[0],
-                ],
-                "Nothing has moved.": held,
-                "The ring is open: the last rank hands its value to rank 0.": [
-                    held[0],
-                    *held[:-1],
-                ],
-            },
-            slip="Place r of the new list holds what place r - 1 of the old one held.",
+            rule="Place r of the new list holds what place r - 1 of the old one held.",
         )
 
 
@@ -254,14 +240,7 @@ def shift(answer):
                 f"{case}: rank {rank}",
                 got,
                 held[rank - 1],
-                slips={
-                    "It has its own numbers back: return what you received.": held[
-                        rank
-                    ],
-                    "It has its right neighbour's: send to (rank + 1) % size, receive "
-                    "from (rank - 1) % size.": held[(rank + 1) % n],
-                },
-                slip="Every rank leaves with its left neighbour's numbers.",
+                rule="Every rank leaves with its left neighbour's numbers.",
             )
         if net.steps > 3:
             raise Miss(
@@ -290,15 +269,7 @@ def broadcast(answer):
                 f"{case}: rank {rank}",
                 got,
                 x[0],
-                slips={
-                    "It has kept its own numbers: receive, and return what came.": x[
-                        rank
-                    ],
-                    "It has rank 1's numbers; rank 0 is the one that knows.": x[
-                        min(1, n - 1)
-                    ],
-                },
-                slip="Every rank leaves with rank 0's numbers.",
+                rule="Every rank leaves with rank 0's numbers.",
             )
         rounds = math.ceil(math.log2(n))
         if net.messages > n - 1:
@@ -308,12 +279,12 @@ def broadcast(answer):
             )  # fmt: skip
         if net.steps > rounds:
             alone = net.sent[0] == (n - 1) * x[0].nbytes
-            slip = (
+            rule = (
                 "Right, but rank 0 tells everybody itself. Let those who know it help."
                 if alone
                 else "Right, but slow: a chain. Let everybody who knows it tell somebody."
             )
-            raise Miss(slip, f"{case}: rounds", net.steps, rounds)
+            raise Miss(rule, f"{case}: rounds", net.steps, rounds)
     _keeps_dtype(answer, _ranks(3, 4))
     _tell_views(views)
 
@@ -336,17 +307,7 @@ def scatter(answer):
                 f"{case}: rank {rank}",
                 got,
                 x[0][chunks[rank]],
-                slips={
-                    "That is a piece of its own array; the numbers are rank 0's.": x[
-                        rank
-                    ][chunks[rank]],
-                    "That is all of them: rank r gets chunk r.": x[0],
-                    "That is the chunk of the rank after it.": x[0][
-                        chunks[(rank + 1) % n]
-                    ],
-                    "That is the chunk of the rank before it.": x[0][chunks[rank - 1]],
-                },
-                slip=f"Rank {rank} leaves with chunk {rank} of rank 0's numbers.",
+                rule=f"Rank {rank} leaves with chunk {rank} of rank 0's numbers.",
             )
         _counted(net, [N - _sizes(N, n)[0]] + [0] * (n - 1), case, {
             "The whole array goes to every rank: send each its chunk only.": [N * (n - 1)] + [0] * (n - 1),
@@ -375,16 +336,7 @@ def gather(answer):
             f"{case}: rank 0",
             results[0],
             whole,
-            slips={
-                "The parts are in the wrong order: rank r's belongs into chunk r.": (
-                    np.concatenate(parts[::-1])
-                ),
-                "That is its own part only.": parts[0],
-                "Rank 0's own part is missing: it sends no message to itself.": (
-                    np.concatenate([0 * parts[0], *parts[1:]])
-                ),
-            },
-            slip="Rank 0 leaves with chunk 0, chunk 1, ... one after the other.",
+            rule="Rank 0 leaves with chunk 0, chunk 1, ... one after the other.",
         )
         for rank in range(1, n):
             if results[rank] is not None:
@@ -430,14 +382,7 @@ def reduce_scatter(answer):
                 f"{case}: rank {rank}",
                 got,
                 total[chunks[rank]],
-                slips={
-                    "That is the sum of the whole array: its chunk is enough.": total,
-                    "These are its own numbers, without the others'.": x[rank][
-                        chunks[rank]
-                    ],
-                    "That is the mean; here we want the sum.": total[chunks[rank]] / n,
-                },
-                slip=f"Rank {rank} leaves with the sum of everybody's chunk {rank}.",
+                rule=f"Rank {rank} leaves with the sum of everybody's chunk {rank}.",
             )
         _ring_only(net, case)
         sizes = _sizes(N, n)
@@ -483,8 +428,7 @@ def all_gather(answer):
                 f"{case}: rank {rank}",
                 got,
                 whole,
-                slips={"That is its own part only.": parts[rank]},
-                slip="Every rank leaves with chunk 0, chunk 1, ... one after the other.",
+                rule="Every rank leaves with chunk 0, chunk 1, ... one after the other.",
             )
         _ring_only(net, case)
         _counted(net, [N - sizes[(r + 1) % n] for r in range(n)], case, {
@@ -519,13 +463,7 @@ def ring_all_reduce(answer):
                 f"{case}: rank {rank}",
                 got,
                 total,
-                slips={
-                    "Divided though mean=False: here we want the sum.": total / n,
-                    "That is its own chunk of the sum: the second half is missing.": total[
-                        known.cut(N, n)[rank]
-                    ],
-                },
-                slip="Every rank leaves with the sum of everybody's numbers.",
+                rule="Every rank leaves with the sum of everybody's numbers.",
             )
         _ring_only(net, case)
         sizes = _sizes(N, n)
@@ -543,13 +481,7 @@ def ring_all_reduce(answer):
                 f"{case}, mean=True: rank {rank}",
                 got,
                 total / n,
-                slips={
-                    "Forgot to divide: this is the sum.": total,
-                    "Divided twice.": total / n**2,
-                    "Divided by the length of the array: the mean is over the ranks, "
-                    "comm.size of them.": total / N,
-                },
-                slip="Every rank leaves with the sum divided by the number of ranks.",
+                rule="Every rank leaves with the sum divided by the number of ranks.",
             )
     x = list(np.random.default_rng(1).normal(size=(4, 9)).astype(np.float32))
     for mean in (False, True):
@@ -612,8 +544,7 @@ def doubling_all_reduce(answer):
                 f"{case}: rank {rank}",
                 got,
                 sum(x),
-                slips={"These are its own numbers: add what arrives.": x[rank]},
-                slip="Every rank leaves with the sum of everybody's numbers.",
+                rule="Every rank leaves with the sum of everybody's numbers.",
             )
         rounds = n.bit_length() - 1
         if net.steps > rounds:
@@ -653,7 +584,7 @@ def fit(answer):
         "beta is seconds a byte; this is bytes a second.": (5e-5, 1 / 4e-10),
     }
     same("exact times of alpha = 5e-05 s, beta = 4e-10 s/byte",
-         (float(f"{alpha:.6g}"), float(f"{beta:.6g}")), (5e-5, 4e-10), slips=slips,
+         (float(f"{alpha:.6g}"), float(f"{beta:.6g}")), (5e-5, 4e-10),
          atol=0, rtol=1e-4)  # fmt: skip
     off = np.array([1.1, 0.9, 1.05, 1.0, 0.9, 1.15, 0.95, 1.1])
     noisy = exact * off
@@ -665,21 +596,8 @@ def fit(answer):
         "the same times, off by up to 15 % each: alpha in us, 1 / beta in GB/s",
         _units(_two(answer(size, noisy))),
         _units(weighted),
-        slips={
-            "Plain least squares: the largest times decide alone, and alpha is noise. "
-            "Divide each equation by its seconds.": _units(plain),
-            "Weighted by the root of the seconds: divide by the seconds themselves.": _units(
-                np.linalg.lstsq(np.c_[ones, size] / noisy[:, None] ** 0.5, noisy**0.5,
-                                rcond=None)[0]
-            ),
-            "A line in logarithms is a power law, seconds = c * bytes^k.": _units(
-                (np.exp(start), slope)
-            ),
-            "Two points make a line, but then two measurements decide.": _units(
-                _line(size[[0, -1]], noisy[[0, -1]])
-            ),
-        },
-        slip="Least squares of (alpha + beta * bytes) / seconds = 1.",
+
+        rule="Least squares of (alpha + beta * bytes) / seconds = 1.",
         rtol=1e-4,
     )  # fmt: skip
 
@@ -736,8 +654,7 @@ def cost(answer):
                 f"{case}; the simulated network says so",
                 got,
                 net.time,
-                slips=_cost_slips(name, n, B, alpha, beta),
-                slip="Rounds one after the other, each alpha + beta * bytes.",
+                rule="Rounds one after the other, each alpha + beta * bytes.",
             )
 
 
@@ -792,12 +709,12 @@ def choose(answer):
         case = f"choose(n={n}, size={size:,}, alpha={alpha:.2g}, beta={beta:.2g})"
         if got not in ("ring", "doubling"):
             raise Miss("It should return 'ring' or 'doubling'.", case, got, want)
-        slip = (
+        rule = (
             f"{n} is no power of two: doubling has no partner for everybody there."
             if not power
             else "The ring takes {} s, doubling {} s.".format(*_apart(ring, doubling))
         )
-        raise Miss(slip, case, got, want)
+        raise Miss(rule, case, got, want)
 
 
 def _apart(a, b):

@@ -1,6 +1,6 @@
 """Chapter 17: shards, averages over ranks, buckets, overlap.
 
-Ranks are rehearsed in this process (utils.rehearsal), so that a call that nobody answers
+Ranks are rehearsed in this process (utils.practice.rehearsal), so that a call that nobody answers
 is told at once and nothing hangs.
 """
 
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DistributedSampler
 
-from utils import data_parallel as course
+from utils.built import data_parallel as course
 from utils.check import as_array
-from utils.exercise import Chapter, Miss, same
-from utils.rehearsal import Deadlock, Mismatch, rehearse
+from utils.exercises import Chapter, Miss, same
+from utils.practice.rehearsal import Deadlock, Mismatch, rehearse
 
 chapter = Chapter("17_data_parallel")
 HANG = (
@@ -23,12 +23,12 @@ HANG = (
 )
 
 
-def _play(case, fn, n=3, slip="", calls=None):
+def _play(case, fn, n=3, rule="", calls=None):
     "rehearse(fn, n); where real processes would hang, a Miss says which rank waits."
     try:
         return rehearse(fn, n, calls=calls)
     except (Deadlock, Mismatch) as error:
-        said = f"{HANG}. {slip}".strip() if slip else f"{HANG}."
+        said = f"{HANG}. {rule}".strip() if rule else f"{HANG}."
         raise Miss(said, case, str(error), "every rank returns") from None
     except (Miss, NotImplementedError):
         raise
@@ -37,12 +37,12 @@ def _play(case, fn, n=3, slip="", calls=None):
         raise
 
 
-def _exact(case, got, want, slips=None, slip=""):
+def _exact(case, got, want, slips=None, rule=""):
     "same(), and then to 12 digits: what passes through float32 keeps 7."
-    same(case, got, want, slips=slips, slip=slip)
+    same(case, got, want, rule=rule)
     gap = float(abs(as_array(got).astype(float) - as_array(want)).max())
     same(f"{case}: largest difference", gap, 0.0, atol=1e-12,
-         slip="Right to 7 digits, and float64 has 15: something on the way was float32. "
+         rule="Right to 7 digits, and float64 has 15: something on the way was float32. "
          "Keep the dtype.")  # fmt: skip
 
 
@@ -85,17 +85,6 @@ def mean_of_shards(answer):
         "gradients [6, 0], [0, 3], [1, -1] of shards with 1, 2 and 5 rows",
         answer(grads, rows),
         weighted / 8,
-        slips={
-            "This is the plain mean of the means: a shard of one row counts as much as "
-            "one of five.": grads.mean(0),
-            "This adds the means: nothing was weighted.": grads.sum(0),
-            "The rows weigh, but nothing divides by their total number.": weighted,
-            "Divide by the number of rows, not by the number of shards.": weighted / 3,
-            "Each mean was divided by its rows: it should be multiplied, to undo the "
-            "mean.": (grads / torch.tensor([[1.0], [2.0], [5.0]])).sum(0),
-            "The weights are all right, but they belong to other shards: first shard, "
-            "first number.": torch.tensor([5.0, 2.0, 1.0]).double() @ grads / 8,
-        },
     )
     X_ND, y_N = _normal(9, 4), _normal(9, seed=1)
     w_D = _normal(4, seed=2).requires_grad_()
@@ -108,7 +97,7 @@ def mean_of_shards(answer):
     got = answer(torch.stack([slope(s) for s in shards]), [2, 1, 6])
     _exact("shards of 2, 1 and 6 rows beside autograd on all 9", got,
            slope(slice(0, 9)),
-           slip="Is the shape (P,), one number a parameter?")  # fmt: skip
+           rule="Is the shape (P,), one number a parameter?")  # fmt: skip
 
 
 def _with_grads(rank, missing=False):
@@ -188,11 +177,11 @@ def average_gradients(answer):
                     "Divided by 2, whatever the number of ranks: "
                     "dist.get_world_size().": total / 2,
                 },
-                slip="All ranks should leave with the mean of all.",
+                rule="All ranks should leave with the mean of all.",
             )
             _exact(f"{case}: the bias's gradient on rank {rank}", results[rank][1],
                    ends * (n + 3) / 2,
-                   slip="The weight is right: does the loop reach every parameter?")  # fmt: skip
+                   rule="The weight is right: does the loop reach every parameter?")  # fmt: skip
     case = "3 ranks; on rank 1 the weight has no gradient (None)"
     results = _play(
         case,
@@ -207,10 +196,9 @@ def average_gradients(answer):
             raise Miss("The rank that brought nothing leaves with the mean like the others.",
                        f"{case}: on rank {rank}", None, want)  # fmt: skip
         same(f"{case}: the weight's gradient on rank {rank}", results[rank][0], want,
-             slips={"The mean is over all ranks, also those that bring zeros.": want * 1.5})  # fmt: skip
+             )  # fmt: skip
         same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], ends * 3,
-             slips={"Rank 1's other gradients are lost: only the missing one is zeros.":
-                    ends * (2 + 4) / 3})  # fmt: skip
+             )  # fmt: skip
     case = "2 ranks; a frozen parameter before the layer, another after it"
     results = _play(case, lambda rank, n: step(_between_frozen(rank), rank, n), 2)
     for rank, (first, weight, bias, last) in enumerate(results):
@@ -220,7 +208,7 @@ def average_gradients(answer):
                        f"{case}: the first one's grad", first, None)  # fmt: skip
         for name, got, want in (("weight", weight, unit), ("bias", bias, ends)):
             same(f"{case}: the {name}'s gradient on rank {rank}", got, want * 2.5,
-                 slip="The layer behind the frozen parameter is trained: skip the frozen "
+                 rule="The layer behind the frozen parameter is trained: skip the frozen "
                  "one and go on.")  # fmt: skip
         want = torch.tensor([7.0 + rank]).double()
         if last is None or not torch.equal(last, want):
@@ -294,21 +282,21 @@ def synchronise(answer):
                     "The sum of all starts: copy rank 0's.": mean * n,
                     f"Rank {rank} still has its own start.": starts[rank],
                 },
-                slip="The ranks agree, but not on rank 0's weights: a seed helps only "
+                rule="The ranks agree, but not on rank 0's weights: a seed helps only "
                 "what is drawn after it.",
             )
             same(f"{case}: a frozen parameter on rank {rank}", model.frozen, first.frozen,
-                 slip="Frozen parameters, too: nobody trains them, but each rank drew its "
+                 rule="Frozen parameters, too: nobody trains them, but each rank drew its "
                  "own.")  # fmt: skip
             _exact(f"{case}: a buffer on rank {rank}", model.norm.running,
                    first.norm.running,
-                   slip="The parameters are equal, the buffers are not: model.buffers() "
+                   rule="The parameters are equal, the buffers are not: model.buffers() "
                    "holds, say, the running means of batch norm in every inner module.")  # fmt: skip
             same(f"{case}: a buffer of whole numbers on rank {rank}", model.norm.seen,
                  first.norm.seen)  # fmt: skip
             same(f"{case}: a buffer that is not saved (persistent=False), rank {rank}",
                  model.norm.table, first.norm.table,
-                 slip="state_dict() leaves out buffers with persistent=False; "
+                 rule="state_dict() leaves out buffers with persistent=False; "
                  "model.buffers() has all.")  # fmt: skip
 
 
@@ -377,17 +365,17 @@ def shard_order(answer):
         ],
     }
     union = sorted(set().union(*got))
-    slip = "Together the ranks must see every row, and only the extension twice."
+    rule = "Together the ranks must see every row, and only the extension twice."
     dealt = [row for step in zip(*got) for row in step]
     if union == list(range(N)) and dealt[N] == dealt[0]:
-        slip = (
+        rule = (
             "A right deal of another order. The order here: torch.randperm(N, "
             "generator=...), its generator seeded with seed + epoch."
         )
     if union != list(range(N)):
-        slip = f"Rows that no rank sees: {sorted(set(range(N)) - set(union))}. {slip}"
+        rule = f"Rows that no rank sees: {sorted(set(range(N)) - set(union))}. {rule}"
     want = [_sampler(N, r, world, seed, epoch) for r in range(world)]
-    same(f"{case}: rows of ranks 0, 1, 2", got, want, slips=slips, slip=slip)
+    same(f"{case}: rows of ranks 0, 1, 2", got, want, rule=rule)
     for N, world, seed, epoch in (
         (12, 4, 0, 0),
         (2, 5, 1, 3),
@@ -398,7 +386,7 @@ def shard_order(answer):
         for r in range(world):
             got = _rows(answer(N, r, world, seed, epoch), case, r)
             same(f"{case}: rows of rank {r}", got, _sampler(N, r, world, seed, epoch),
-                 slip="With fewer rows than ranks the order is repeated more than once."
+                 rule="With fewer rows than ranks the order is repeated more than once."
                  if world > N else "Where N is a multiple of world, nothing is added.")  # fmt: skip
 
 
@@ -433,32 +421,15 @@ def mean_over_ranks(answer):
             f"{case}: on rank {rank}",
             got[rank],
             14.9 / 25,
-            slips={
-                "The mean of the ranks' means: one row counted as much as twenty.": sum(
-                    means
-                )
-                / 3,
-                "The sum of the ranks' means.": sum(means),
-                own: means[rank],
-                "The totals were added up, the counts were not.": 14.9 / counts[rank],
-                "The counts were added up, the totals were not.": totals[rank] / 25,
-                "The total over all ranks: divide by the number of rows.": 14.9,
-                "Divided by the number of ranks, not by the number of rows.": 14.9 / 3,
-                "Divided once more, by the number of ranks.": 14.9 / 25 / 3,
-                "The totals were cut to whole numbers: dtype=torch.float64.": 13 / 25,
-                "The mean was cut to a whole number: / divides, // cuts.": 0.0,
-            },
-            slip="Sum of all totals over sum of all counts, alike on every rank.",
+            rule="Sum of all totals over sum of all counts, alike on every rank.",
         )
     first = got
     got = _play("a rank without rows", lambda r, n: answer([6.0, 0.0][r], [8, 0][r]), 2)
     same("totals 6, 0 of 8 and 0 rows", got, [0.75, 0.75],
-         slip="A rank without rows brings 0 and 0: divide only after the exchange.")  # fmt: skip
+         rule="A rank without rows brings 0 and 0: divide only after the exchange.")  # fmt: skip
     got = _play("many rows", lambda r, n: answer([0.0, 1.0][r], [2**24, 1][r]), 2)
     same("totals 0 and 1 of 16,777,216 and 1 rows", got, [1 / (2**24 + 1)] * 2,
-         slips={"float32 holds whole numbers up to 16,777,216: the last row was lost. Use "
-                "dtype=torch.float64.": [1 / 2**24] * 2,
-                "The mean was rounded: return it whole.": [0.0] * 2},
+
          atol=0, rtol=1e-10)  # fmt: skip
     _exact(f"{case}: on ranks 0, 1, 2", first, [14.9 / 25] * 3)
 
@@ -561,13 +532,13 @@ def parallel_step(answer):
             _exact(f"{case}: the weights on rank {rank}", weights, want,
                    slips={**slips, "Each rank went its own way: average before the "
                           "optimizer's step.": own},
-                   slip="Every rank must make the step that one process would make on "
+                   rule="Every rank must make the step that one process would make on "
                    "all rows.")  # fmt: skip
             if losses[0] is None:
                 raise Miss("It returns nothing: the mean loss over all rows is wanted.",
                            f"{case}: the loss on rank {rank}", None, loss)  # fmt: skip
             _exact(f"{case}: the loss that rank {rank} returns", losses[0], loss,
-                   slip="The weights are right. The loss to return is the mean over all "
+                   rule="The weights are right. The loss to return is the mean over all "
                    "ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
             if most > sizes[rank]:
                 raise Miss("Right, and no work is shared: each rank computes on the rows of "
@@ -589,10 +560,8 @@ def parallel_step(answer):
     plain = _alone(8, 3)[0]
     for rank, (weights, *_) in enumerate(results):
         same(f"{case}: the weights on rank {rank}", weights, _alone(8, 3, 0.9)[0],
-             slips={"Old gradients are still there: optimizer.zero_grad().": stale,
-                    "The momentum has no effect: let optimizer.step() make the step.":
-                    plain},
-             slip="The first step is right. In every step: optimizer.zero_grad() before "
+
+             rule="The first step is right. In every step: optimizer.zero_grad() before "
              "backward, optimizer.step() after the exchange.")  # fmt: skip
 
 
@@ -634,45 +603,20 @@ def make_buckets(answer):
         case,
         plain(answer([4] * 5, 8), case),
         [[4, 3], [2, 1], [0]],
-        slips={
-            "Forwards: backward finishes the last parameters first.": [[0, 1], [2, 3], [4]],
-            "The last bucket got lost.": [[4, 3], [2, 1]],
-            "The last bucket got lost, and it runs forwards.": [[0, 1], [2, 3]],
-            "Full means full: close a bucket before it would hold more than cap.": [
-                [4, 3, 2],
-                [1, 0],
-            ],
-            "What just fits belongs in: compare with >, not >=.": [
-                [4], [3], [2], [1], [0],
-            ],
-            "Inside a bucket, too, the last parameter comes first.": [
-                [3, 4], [1, 2], [0],
-            ],
-        },
+
     )  # fmt: skip
     case = "sizes [3, 20, 2], cap 6: one parameter is larger than a bucket"
     same(
         case,
         plain(answer([3, 20, 2], 6), case),
         [[2], [1], [0]],
-        slips={
-            "A parameter larger than cap travels alone: it was left out.": [[2, 0]],
-            "A later parameter went into an earlier bucket: keep the order.": [
-                [2, 0],
-                [1],
-            ],
-            "The large parameter fills its bucket: nothing joins it.": [[2], [1, 0]],
-            "The large parameter opens a bucket of its own.": [[2, 1], [0]],
-        },
     )
     case = "sizes [2, 20], cap 6: the first to come is too large"
     same(case, plain(answer([2, 20], 6), case), [[1], [0]],
-         slips={"An empty bucket leaves first: open one only when there is something to "
-                "put in.": [[], [1], [0]]})  # fmt: skip
+         )  # fmt: skip
     case = "sizes [1, 1, 5, 2], cap 6: buckets of neighbours, in order"
     same(case, plain(answer([1, 1, 5, 2], 6), case), [[3], [2, 1], [0]],
-         slips={"A later parameter went into an earlier bucket. That packs better, and the "
-                "bucket then leaves later: keep the order.": [[3, 1, 0], [2]]})  # fmt: skip
+         )  # fmt: skip
     same("no parameters", plain(answer([], 6), "no parameters"), [])
     draw = random.Random(0)
     for _ in range(30):
@@ -776,21 +720,7 @@ def Overlapped(answer):
             f"{case}: the gradients on rank {rank}",
             got,
             total / n,
-            slips={
-                "This is the sum over ranks: divide by their number, after wait() (what "
-                "you write before it is overwritten).": total,
-                "Each rank has its own gradient still: in finish, put the means into "
-                "p.grad.": slopes[rank],
-                "Nothing was summed: wait for the work before you read its tensor.": slopes[
-                    rank
-                ]
-                / n,
-                "Divided twice.": total / n / n,
-                "The mean was added to the rank's own gradient: it takes its place.": (
-                    slopes[rank] + total / n
-                ),
-            },
-            slip=_times(got, total / n)
+            rule=_times(got, total / n)
             or "Does each piece of the flat tensor go to the parameter it came from, in "
             "the same order?",
         )
@@ -806,9 +736,8 @@ def Overlapped(answer):
     again = "Is everything set back after a step? self.begin() at the end of finish."
     for rank, (got, watch) in enumerate(second):
         same(f"{case}: the gradients on rank {rank}", got[1], want,
-             slips={"These are the first step's: call self.begin() at the end of finish.":
-                    total / n},
-             slip=f"The first step was right. {again}")  # fmt: skip
+
+             rule=f"The first step was right. {again}")  # fmt: skip
         watch.too_late(case, again)
     _quiet(answer)
     _order(answer)
@@ -842,15 +771,15 @@ class _Watch:
             raise Miss("A bucket left before it was full: `send` takes the next in order, "
                        "which need not be the one that has just filled.", *self._case(case))  # fmt: skip
 
-    def too_late(self, case, slip=""):
+    def too_late(self, case, rule=""):
         if all(sent == 0 for sent, _ in self.rows):
-            slip = slip or "`arrived` should send each bucket as soon as it is full."
+            rule = rule or "`arrived` should send each bucket as soon as it is full."
             raise Miss(
-                f"Nothing leaves before backward is over. {slip}", *self._case(case)
+                f"Nothing leaves before backward is over. {rule}", *self._case(case)
             )
         if any(sent < full for sent, full in self.rows):
-            slip = slip or "It should leave with the gradient that fills it."
-            raise Miss(f"A full bucket stays, with none ahead of it. {slip}",
+            rule = rule or "It should leave with the gradient that fills it."
+            raise Miss(f"A full bucket stays, with none ahead of it. {rule}",
                        *self._case(case))  # fmt: skip
 
     def _case(self, case):
@@ -899,10 +828,8 @@ def _quiet(answer):
     last = sum(_tower_slope(30 + rank) for rank in range(2)) / 2
     for rank in range(2):
         same(f"{case}: the gradients on rank {rank}", results[rank][0], first + last,
-             slips={"The quiet pass is lost: its gradients wait in p.grad and travel with "
-                    "the next.": last,
-                    "Only the first pass travelled.": first},
-             slip="While self.sync is False, nothing counts and nothing leaves.")  # fmt: skip
+
+             rule="While self.sync is False, nothing counts and nothing leaves.")  # fmt: skip
     if len(calls) != 2 * 3:
         raise Miss("Inside no_sync nothing travels.", f"{case}: calls of both ranks",
                    len(calls), 6)  # fmt: skip
@@ -933,7 +860,7 @@ def _unused(answer):
              for p in model.parameters()]) / 2  # fmt: skip
     for rank in range(2):
         same(f"{case}: the gradients on rank {rank}", results[rank], want,
-             slip="What has no gradient counts as 0.")  # fmt: skip
+             rule="What has no gradient counts as 0.")  # fmt: skip
 
 
 def _order(answer):
@@ -1021,8 +948,8 @@ def accumulate(answer):
                 ),
             }
             got, log = results[rank]
-            same(f"{case}: the weights on rank {rank}", got, want, slips=slips,
-                 slip="The step must be the one that one process makes on all rows, with "
+            same(f"{case}: the weights on rank {rank}", got, want,
+                 rule="The step must be the one that one process makes on all rows, with "
                  "F.cross_entropy.")  # fmt: skip
             if log != ["forward 3", "back"] * parts:
                 raise Miss("The right step, and no accumulation: one micro-batch at a time, "
@@ -1040,7 +967,7 @@ def accumulate(answer):
     results = _play("two steps", fn(2, steps=2), 2)
     for rank in range(2):
         same(f"two steps: the weights on rank {rank}", results[rank][0],
-             _alone(12, steps=2)[0], slip="The first step is right.")  # fmt: skip
+             _alone(12, steps=2)[0], rule="The first step is right.")  # fmt: skip
 
 
 def _last_only(parts):
@@ -1071,24 +998,7 @@ def timeline(answer):
         case,
         answer(list(ready), list(seconds)),
         [(1.0, 4.0), (4.0, 5.0), (6.0, 8.0)],
-        slips={
-            "Two buckets are on the link at once: one waits until the link is free.": [
-                (1.0, 4.0), (2.0, 3.0), (6.0, 8.0),
-            ],
-            "The link never rests: a bucket cannot leave before it is full.": [
-                (0.0, 3.0), (3.0, 4.0), (4.0, 6.0),
-            ],
-            "A bucket left before it was full: the first starts at 1, the third at 6.": [
-                (1.0, 4.0), (4.0, 5.0), (5.0, 7.0),
-            ],
-            "All wait until backward is over: that is the step without overlap.": [
-                (6.0, 9.0), (9.0, 10.0), (10.0, 12.0),
-            ],
-            "These are (start, seconds): the second number is the end.": [
-                (1.0, 3.0), (4.0, 1.0), (6.0, 2.0),
-            ],
-            "Only the ends: (start, end) for each bucket.": [4.0, 5.0, 8.0],
-        },
+
     )  # fmt: skip
     same("one bucket, full at 5", answer([5.0], [0.5]), [(5.0, 5.5)])
     ready, seconds = [0.5, 0.5, 0.75, 4.0, 4.25], [1.0, 0.25, 0.5, 0.5, 0.125]

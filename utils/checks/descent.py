@@ -4,7 +4,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from utils.exercise import Chapter, Miss, same
+from utils.exercises import Chapter, Miss, same
 
 chapter = Chapter("01_descent")
 X_32 = np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 4.0]])
@@ -33,13 +33,7 @@ def predict(answer):
         "predict([[1, 2], [3, -1], [0.5, 4]], w=[0.5, -2], b=5)",
         answer(X_32, W_2, 5.0),
         want,
-        slips={
-            "Where is b? Every row gets it.": want - 5,
-            "You multiplied without adding up: `*` keeps the features apart, `@` sums "
-            "over them.": X_32 * W_2 + 5,
-            "It is b times each row: add b, once.": (want - 5) * 5,
-        },
-        slip="Each row: input times weight, summed over the features, plus b.",
+        rule="Each row: input times weight, summed over the features, plus b.",
     )
     X, _, w, b = _random(7, 3)
     same("7 random rows of 3 features", answer(X, w, b), (X * w).sum(1) + b)
@@ -60,15 +54,6 @@ def mse(answer):
         "mse([1, 2, 5], [1, 4, 1])",
         answer(y_hat, y),
         20 / 3,
-        slips={
-            "This is the sum of the squares: divide by the number of rows.": 20.0,
-            "This is the mean distance: square each difference first.": 2.0,
-            "This is the square of the mean: square first, then average.": (2 / 3) ** 2,
-            "Half of it: the 1/2 of some books is not in this chapter's formula.": 10
-            / 3,
-            "This is the root of it: leave the square.": np.sqrt(20 / 3),
-            "Plain differences: too high and too low cancel. Square them.": 2 / 3,
-        },
     )
     _, y, _, _ = _random(50, 1)
     same("a perfect prediction", answer(y, y), 0.0)
@@ -95,19 +80,7 @@ def numeric_gradient(answer):
         "f(a, b, c) = a^3 + 2 b^2 + a c at (1, -2, 0.5), with h = 0.1",
         answer(f, at, h),
         central,
-        slips={
-            "You look to one side only: the error shrinks with h; with both sides it "
-            "shrinks with h squared.": forward,
-            "The two points lie 2h apart, so divide by 2h.": 2 * central,
-            "The sign is turned: up minus down.": -central,
-            "This is the difference, not yet divided by the distance 2h.": central
-            * 2
-            * h,
-            "You moved all coordinates at once: move one, keep the others.": np.full(
-                3, (f(at + h) - f(at - h)) / (2 * h)
-            ),
-        },
-        slip="Move one coordinate at a time by h, to both sides.",
+        rule="Move one coordinate at a time by h, to both sides.",
     )
     same(
         "the same with h = 1e-4: the slope itself", answer(f, at, 1e-4), want, atol=1e-6
@@ -117,7 +90,7 @@ def numeric_gradient(answer):
         "at whole numbers, np.array([3, -1])",
         whole,
         [6.0, -2.0],
-        slip="An array of whole numbers cuts 1e-4 to 0: make the step an array of floats.",
+        rule="An array of whole numbers cuts 1e-4 to 0: make the step an array of floats.",
         atol=1e-6,
     )
 
@@ -137,34 +110,11 @@ def mse_gradient(answer):
         f"{case}: the slope along w",
         got[0],
         want_w,
-        slips={
-            "Half of it: the square's derivative brings a 2.": want_w / 2,
-            "This is the sum over the rows: the loss is a mean, divide by N.": want_w
-            * 4,
-            "The sign is turned: the error is prediction minus truth.": -want_w,
-            "The inputs are missing: a weight counts as much as its input.": np.full(
-                3, want_b
-            ),
-            "It is divided by the number of features, not of rows.": want_w * 4 / 3,
-            "It is divided by rows times features: the mean is over the rows.": want_w
-            / 3,
-            "b is missing in the prediction.": 2 * X_43.T @ (error - 1.0) / 4,
-        },
     )
     same(
         f"{case}: the slope along b",
         got[1],
         want_b,
-        slips={
-            "Half of it: the square's derivative brings a 2.": want_b / 2,
-            "The mean over the rows is missing.": want_b * 4,
-            "It is divided by rows times features: the mean is over the rows.": want_b
-            / 3,
-            "b is missing in the prediction.": want_b - 2.0,
-            "The sign is turned: the error is prediction minus truth.": -want_b,
-            "One slope a row: b is one number, it has one slope. Take the mean.": 2
-            * error,
-        },
     )
     X, y, w, b = _random(9, 4)
     w_slope, b_slope = _pair(answer(X, y, w, b))
@@ -177,7 +127,7 @@ def mse_gradient(answer):
             f"against a nudge of coordinate {i} on 9 random rows",
             w_slope[i] if i < 4 else b_slope,
             (loss(1) - loss(-1)) / 2e-4,
-            slip="The loss itself, measured at two near points, says otherwise.",
+            rule="The loss itself, measured at two near points, says otherwise.",
             atol=1e-6,
         )
 
@@ -207,32 +157,19 @@ def gradient_step(answer):
         f"{case}: the new w",
         w,
         W_2 - 0.1 * slope_w,
-        slips={
-            "Uphill: subtract the slope.": W_2 + 0.1 * slope_w,
-            "The learning rate is missing.": W_2 - slope_w,
-            "This is the step alone: take it from the old w.": -0.1 * slope_w,
-            "w has not moved.": W_2,
-        },
     )
     late = 2 * (X_32 @ (W_2 - 0.1 * slope_w) + 1.0 - Y_3).mean()
     same(
         f"{case}: the new b",
         b,
         1.0 - 0.1 * slope_b,
-        slips={
-            "Uphill: subtract the slope.": 1.0 + 0.1 * slope_b,
-            "The learning rate is missing.": 1.0 - slope_b,
-            "b has not moved.": 1.0,
-            "b's slope was taken after w had moved: both belong to the same point.": 1.0
-            - 0.1 * late,
-        },
     )
     w, b = _pair(answer(X_32, Y_3, W_2, 1.0, 0.03))
     fixed = "`lr` is an argument: your step has the same length whatever it is."
     same("the same with lr = 0.03: the new w", w, W_2 - 0.03 * slope_w,
-         slips={fixed: W_2 - 0.1 * slope_w})  # fmt: skip
+         )  # fmt: skip
     same("the same with lr = 0.03: the new b", b, 1.0 - 0.03 * slope_b,
-         slips={fixed: 1.0 - 0.1 * slope_b})  # fmt: skip
+         )  # fmt: skip
 
 
 @chapter.exercise(
@@ -251,23 +188,7 @@ def stable_rate(answer):
         "6 rows of 2 features",
         answer(X),
         2 / curvature.max(),
-        slips={
-            "1 / curvature lands at the bottom in one step; it diverges only past 2 / "
-            "curvature.": 1 / curvature.max(),
-            "The smallest curvature sets the pace; the largest sets the bound.": 2
-            / curvature.min(),
-            "The column of ones for b is missing: b is a coordinate too.": 2 / bare,
-            "The curvature of a mean is divided by N.": 2
-            / np.linalg.eigvalsh(2 * A.T @ A).max(),
-            "The curvature has a 2 from the square: 2 A.T @ A / N.": 4
-            / curvature.max(),
-            "The curvatures are the eigenvalues of 2 A.T @ A / N: 2 / N is missing.": 2
-            / (3 * curvature.max()),
-            "Upside down: a large curvature allows only a small step.": curvature.max()
-            / 2,
-            "This is the curvature itself: the bound is 2 / curvature.": curvature.max(),
-        },
-        slip="2 over the largest eigenvalue of 2 A.T @ A / N, A with a column of ones.",
+        rule="2 over the largest eigenvalue of 2 A.T @ A / N, A with a column of ones.",
     )
     same("one row, x = 3: curvature 2 * (9 + 1)", answer(np.array([[3.0]])), 0.1)
 
@@ -291,28 +212,6 @@ def standardise(answer):
         "X = [[1, 1990], [3, 2000], [5, 2025]]: Z",
         Z,
         (X - mean) / std,
-        slips={
-            "One mean for everything: each column needs its own (axis=0).": (
-                X - X.mean()
-            )
-            / X.std(),
-            "The mean is not subtracted.": X / std,
-            "A bracket is missing: X - mean / std divides the mean alone.": X
-            - mean / std,
-            "The deviation is not divided out.": X - mean,
-            "Divided by the variance: take its root, the standard deviation.": (
-                X - mean
-            )
-            / X.var(0),
-            "Each row was scaled by itself: a column is one feature (axis=0).": (
-                X - X.mean(1, keepdims=True)
-            )
-            / X.std(1, keepdims=True),
-            "This maps to [0, 1]: here we want mean 0 and deviation 1.": (X - X.min(0))
-            / np.ptp(X, axis=0),
-            "The deviation was taken with N - 1 (ddof=1); we divide by N.": (X - mean)
-            / X.std(0, ddof=1),
-        },
     )
     same("the mean of each column", got_mean, mean)
     same("the deviation of each column", got_std, std)
@@ -323,7 +222,7 @@ def standardise(answer):
         "a column that is constant, [[1, 7], [3, 7]]",
         Z,
         [[-1.0, 0.0], [1.0, 0.0]],
-        slip="Its deviation is 0, and 0 / 0 is nan: divide a constant column by 1.",
+        rule="Its deviation is 0, and 0 / 0 is nan: divide a constant column by 1.",
     )
     same("the deviation to divide by for a constant column", got_std, [1.0, 1.0])
 
@@ -350,20 +249,19 @@ def minibatches(answer):
     if sizes in ([2, 4, 4], [4, 2, 4]):
         raise Miss("Shuffle the rows, not the batches: then the small one comes last.",
                    case, sizes, [4, 4, 2])  # fmt: skip
-    same(f"{case}: the sizes", sizes, [4, 4, 2], slip="Cut pieces of `size`.")
+    same(f"{case}: the sizes", sizes, [4, 4, 2], rule="Cut pieces of `size`.")
     same(
         f"{case}: the rows of one epoch, sorted",
         rows,
         np.arange(10),
-        slips={"The rows are numbered from 0 to N - 1.": np.arange(1, 11)},
-        slip="Each row comes once an epoch: shuffle, do not draw with replacement.",
+        rule="Each row comes once an epoch: shuffle, do not draw with replacement.",
     )
     if np.concatenate(batches).tolist() == list(range(10)):
         raise Miss("The rows are not shuffled.", case, batches, "a random order")
     even = [len(batch) for batch in answer(8, 4, np.random.default_rng(0))]
     same("minibatches(8, 4, rng): the sizes", even, [4, 4],
-         slips={"The last batch is empty: stop before N when `size` divides it.": [4, 4, 0]},
-         slip="Cut pieces of `size`.")  # fmt: skip
+
+         rule="Cut pieces of `size`.")  # fmt: skip
     rng = np.random.default_rng(1)
     first, second = (np.concatenate(list(answer(50, 8, rng))) for _ in range(2))
     if first.tolist() == second.tolist():
@@ -373,7 +271,7 @@ def minibatches(answer):
         np.concatenate(list(answer(50, 8, np.random.default_rng(7)))) for _ in range(2)
     )
     same("two runs from the same seed", one, other,
-         slip="Shuffle with the `rng` you are given, or no run can be repeated.")  # fmt: skip
+         rule="Shuffle with the `rng` you are given, or no run can be repeated.")  # fmt: skip
     _shuffled(answer)
 
 
@@ -455,9 +353,9 @@ def sgd(answer):
     zero_w, zero_b = _pair(answer(X, y, lr=0.1, epochs=0, size=16, seed=0))
     once_w, _ = _pair(answer(X, y, lr=0.1, epochs=1, size=16, seed=0))
     trains = {"It trains although epochs = 0: is the loop over range(epochs)?": once_w}
-    same("0 epochs: w", zero_w, np.zeros(3), slips=trains,
-         slip="Start at w = zeros, not at random.")  # fmt: skip
-    same("0 epochs: b", zero_b, 0.0, slip="Start at b = 0.")
+    same("0 epochs: w", zero_w, np.zeros(3),
+         rule="Start at w = zeros, not at random.")  # fmt: skip
+    same("0 epochs: b", zero_b, 0.0, rule="Start at b = 0.")
     case = "64 rows of y = X w + b without noise, 60 epochs of batches of 16"
     start = np.mean(y**2)
     if np.ndim(got_b) == 0 and np.shape(got_w) == (3,):
@@ -472,33 +370,14 @@ def sgd(answer):
         "64 equal rows, 3 epochs of batches of 16: w after 12 steps of lr 0.1",
         same_rows[0],
         [missing[steps]],
-        slips={
-            "One step an epoch: does every epoch visit every batch?": [missing[3]],
-            "One epoch only: is the loop over the epochs there?": [missing[4]],
-            "It has taken one step in all.": [missing[1]],
-            "One step a row: a batch of 16 makes one step. Count your steps.": [
-                missing[3 * 64]
-            ],
-            "b is not handed on: each step starts from the last step's w and b.": [
-                1 - 0.8**steps
-            ],
-            "lr is divided by the size of the batch: gradient_step takes the mean "
-            "already.": [0.5 * (1 - (1 - 0.4 / 16) ** steps)],
-            "lr is divided by N: gradient_step takes the mean already.": [
-                0.5 * (1 - (1 - 0.4 / 64) ** steps)
-            ],
-            "lr is multiplied by the size of the batch: hand it on as it is.": [
-                0.5 * (1 - (1 - 0.4 * 16) ** steps)
-            ],
-        },
-        slip="Count your steps: 3 epochs of 4 batches.",
+        rule="Count your steps: 3 epochs of 4 batches.",
     )
     same(f"{case}: w", got_w, w, atol=1e-3)
     same(f"{case}: b", got_b, b, atol=1e-3)
     noisy = y + np.random.default_rng(5).normal(size=64)
     runs = [answer(X, noisy, lr=0.1, epochs=2, size=8, seed=s)[0] for s in (1, 1, 2)]
     same("two runs with the same seed", runs[0], runs[1],
-         slip="The order must come from default_rng(seed) alone.")  # fmt: skip
+         rule="The order must come from default_rng(seed) alone.")  # fmt: skip
     whole = np.zeros(3), 0.0
     for _ in range(16):
         whole = _stepped(X, noisy, *whole, 0.1)
@@ -535,18 +414,6 @@ def doubling_months(answer):
         f"a slope of {slope:.4g} doublings a year",
         answer,
         12 / slope,
-        slips={
-            "These are years: a year has 12 months.": 1 / slope,
-            "Turned over: slope is doublings a year, you want months a doubling.": 12
-            * slope,
-            "These are doublings in a month.": slope / 12,
-            "A doubling, not a factor e: the slope is already in powers of 2.": 12
-            * np.log(2)
-            / slope,
-            "Do not round: the print below does that.": round(12 / slope),
-            "Do not round down: the print below rounds.": np.floor(12 / slope),
-            "Do not round, not even to one decimal.": round(12 / slope, 1),
-        },
         rtol=1e-3,
     )
 

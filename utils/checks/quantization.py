@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from utils.exercise import Chapter, Miss, same
+from utils.exercises import Chapter, Miss, same
 
 chapter = Chapter("24_quantization")
 
@@ -15,11 +15,11 @@ def _array(values, kind=torch.float32):
     return torch.tensor(values, dtype=kind)
 
 
-def _dtype(case, got, want, slip):
+def _dtype(case, got, want, rule):
     "The kind of number is part of the answer: a byte is a byte."
     kind = getattr(got, "dtype", type(got).__name__)
     if kind != want:
-        raise Miss(slip, f"{case}: the dtype", kind, want)
+        raise Miss(rule, f"{case}: the dtype", kind, want)
 
 
 def _two(case, got, what):
@@ -54,35 +54,14 @@ def read_bits(answer):
             f"{pattern!r}, signed=False",
             got,
             plain,
-            slips={
-                "Without a sign the first place counts like the others: it is not a "
-                "minus.": signed,
-                "Read from the wrong end: the last bit is worth 1.": int(
-                    pattern[::-1], 2
-                ),
-            },
-            slip="Each place is worth twice the one to its right, in whole numbers.",
+            rule="Each place is worth twice the one to its right, in whole numbers.",
             rtol=0,
         )
         same(
             f"{pattern!r}, signed=True",
             answer(pattern, True),
             signed,
-            slips={
-                "A first bit alone is negative, too: 1000 is -8, not 8."
-                if plain == places[0] and n > 1
-                else "One bit is a first place as well: 1 is -1."
-                if n == 1
-                else "`signed` makes no difference: the first place counts negative.": plain,
-                "This is sign and magnitude: in two's complement the other bits still "
-                "count upward.": -rest if pattern[0] == "1" else plain,
-                "This is one's complement, one off: 1111 is -1, not 0.": plain
-                - 2 ** len(pattern)
-                + 1,
-                "The range is moved by half (an offset code): 0110 must stay 6.": plain
-                - 2 ** (n - 1),
-            },
-            slip="Two's complement: the first place is worth minus its usual value.",
+            rule="Two's complement: the first place is worth minus its usual value.",
             rtol=0,
         )
 
@@ -108,39 +87,7 @@ def quantize(answer):
         case,
         got,
         want,
-        slips={
-            "It clips before the zero point is added: the grid's ends belong to the final "
-            "whole number.": np.clip(steps, 0, 255) + 100,
-            "It clips before the zero point is added, and the byte then runs over.": (
-                np.clip(steps, 0, 255) + 100
-            )
-            % 256,
-            "Nothing stops at the ends: as a byte, 356 became 100. Clip, then convert.": (
-                steps + 100
-            )
-            % 256,
-            "Nothing stops at the ends: clip to low .. high.": steps + 100,
-            "As a byte with a sign, 255 became -1: from 0 up, torch.uint8.": np.where(
-                want > 127, want - 256, want
-            ),
-            "It cuts the decimals off: 26.7 steps are nearer to 27. Round first.": np.clip(
-                np.trunc(X.numpy() / 0.01) + 100, 0, 255
-            ),
-            "It rounds down always (floor): to the nearest.": np.clip(
-                np.floor(X.numpy() / 0.01) + 100, 0, 255
-            ),
-            "The zero point is missing.": np.clip(steps, 0, 255),
-            "The zero point is subtracted: real 0 must land on `zero`.": np.clip(
-                steps - 100, 0, 255
-            ),
-            "It multiplies by the scale: how many steps *fit* into x?": np.clip(
-                np.round(X.numpy() * 0.01) + 100, 0, 255
-            ),
-            "The top is one too low: `high` itself is allowed.": np.clip(
-                steps + 100, 0, 254
-            ),
-        },
-        slip="Steps from zero, plus the zero point, held at the ends.",
+        rule="Steps from zero, plus the zero point, held at the ends.",
     )
     _dtype(case, got, torch.uint8, "From 0 up, a byte without a sign: torch.uint8.")
     x = _array([0.19, -0.19, 0.11, -0.11, 0.26, 5.0, -5.0])
@@ -149,22 +96,8 @@ def quantize(answer):
         case,
         answer(x, 0.1, 0, -7, 7),
         [2, -2, 1, -1, 3, 7, -7],
-        slips={
-            "It cuts the decimals off: 1.9 steps are nearer to 2. Round before you "
-            "convert.": [1, -1, 1, -1, 2, 7, -7],
-            "It rounds down always (floor): to the nearest.": [1, -2, 1, -2, 2, 7, -7],
-            "It rounds up always (ceil): to the nearest.": [2, -1, 2, -1, 3, 7, -7],
-            "The lower end is the pattern's, not `low`: clip to -7.": [
-                2, -2, 1, -1, 3, 7, -8,
-            ],
-            "Numbers below 0 are lost: clip to `low`.": [2, 0, 1, 0, 3, 7, 0],
-            "The byte runs over at the ends: clip before you convert.": [
-                2, -2, 1, -1, 3, 50, -50,
-            ],
-            "As a byte without a sign, -2 became 254: with negative numbers, "
-            "torch.int8.": [2, 254, 1, 255, 3, 7, 249],
-        },
-        slip="Round to the nearest step, held between low and high.",
+
+        rule="Round to the nearest step, held between low and high.",
     )  # fmt: skip
     _dtype(
         case, answer(x, 0.1, 0, -7, 7), torch.int8, "With negative numbers: torch.int8."
@@ -173,7 +106,7 @@ def quantize(answer):
         case = f"the same x, scale 0.1, zero {zero}, {low} .. {high}"
         got = answer(x, 0.1, zero, low, high)
         want = np.clip(np.round(x.numpy() / 0.1) + zero, low, high).astype(int)
-        same(case, got, want, slip="The codes may hold negative ones: look at `low`.")
+        same(case, got, want, rule="The codes may hold negative ones: look at `low`.")
         _dtype(
             case,
             got,
@@ -182,12 +115,12 @@ def quantize(answer):
         )
     same("x = [1e9], scale 0.01, zero 100, 0 .. 255",
          answer(_array([1e9]), 0.01, 100, 0, 255), [255],
-         slip="1e11 steps do not fit in 32 bits: clip while they are floats.")  # fmt: skip
+         rule="1e11 steps do not fit in 32 bits: clip while they are floats.")  # fmt: skip
     rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     scale = _array([[0.1], [0.2], [0.5]])
     want = np.clip(np.round(rows.numpy() / scale.numpy()), -7, 7)
     same("3 rows with a scale each, (3, 1)", answer(rows, scale, 0, -7, 7),
-         want.astype(int), slip="`scale` may be a tensor that broadcasts.")  # fmt: skip
+         want.astype(int), rule="`scale` may be a tensor that broadcasts.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -207,38 +140,13 @@ def affine(answer):
             f"{case}: scale",
             scale,
             want,
-            slips={
-                "One step too many: between 2**bits marks lie 2**bits - 1 steps.": (
-                    (high - low) / 2**bits
-                ),
-                "It uses max|x|, as a symmetric grid does: here both ends count.": (
-                    max(-low, high) / (2 ** (bits - 1) - 1)
-                ),
-                "Turned over: the scale is what one step is worth.": 1 / want,
-                "The lower end is forgotten: high - low.": high / (2**bits - 1),
-                "The bits make no difference.": (high - low) / 255,
-            },
-            slip="Between 2**bits marks lie 2**bits - 1 steps, from low to high.",
+            rule="Between 2**bits marks lie 2**bits - 1 steps, from low to high.",
         )
         where = round(-low / want)
         same(
             f"{case}: zero",
             zero,
             where,
-            slips={
-                "The sign: low lies below 0, so 0 lies above the grid's first mark.": -where,
-                "Rounded up always (ceil): 4.35 steps are nearer to 4."
-                if -low / want > where
-                else "One off: mark 0 stands for low, so count the steps from low to 0.": (
-                    where + 1
-                ),
-                "One off: mark 0 stands for low. Round, do not cut off.": where - 1,
-                "Not rounded: the zero point is a whole number.": -low / want,
-                "The zero point is counted from the upper end.": round(high / want),
-                "It is moved by half the grid, as for signed codes: this grid begins at 0.": (
-                    where - 2 ** (bits - 1)
-                ),
-            },
         )
         if not float(zero).is_integer():
             raise Miss("Not rounded: the zero point is a whole number.",
@@ -248,13 +156,10 @@ def affine(answer):
         lo, hi = min(low, 0), max(high, 0)
         case, scale = f"affine({low}, {high}, 8)", (hi - lo) / 255
         want = scale, round(-lo / scale)
-        same(case, _of_range(answer, case, low, high, want), want, atol=0, slips={
-                 "1.0, 0 is for a range of nothing but 0: stretch to 0 first. A short range "
-                 "has a small scale.": (1.0, 0),
-             }, slip="A range on one side of 0: stretch it to 0, or 0 has no code.")  # fmt: skip
+        same(case, _of_range(answer, case, low, high, want), want, atol=0,  rule="A range on one side of 0: stretch it to 0, or 0 has no code.")  # fmt: skip
     case = "affine(0, 0, 8): a layer that was silent"
     got = _of_range(answer, case, 0.0, 0.0, (1.0, 0))
-    same(case, got, (1.0, 0), slip="No length, no scale: 1.0 and 0.")
+    same(case, got, (1.0, 0), rule="No length, no scale: 1.0 and 0.")
 
 
 def _of_range(answer, case, low, high, want):
@@ -306,39 +211,15 @@ def best_scale(answer):
             f"4,000 normal numbers and three outliers, {bits} bits, shares 0.1, 0.15 .. 1",
             answer(x, bits, shares),
             pick(errors),
-            slips={
-                "This is max|x| / top: try every share, and judge by the mean square, not by the "
-                "largest error.": 9.0 / top,
-                "Judged by the largest error: the mean of the squares counts.": pick(
-                    peaks
-                ),
-                "The finest grid wins: was the error measured without clipping, or the "
-                "largest one taken?": pick(unclipped),
-                "This is the largest error, not the smallest.": scales[bits][
-                    int(np.argmax(errors[bits]))
-                ],
-                "This is the share: return the scale.": shares[
-                    int(np.argmin(errors[bits]))
-                ],
-                "The grid is symmetric, -top .. top: one mark too many below.": pick(
-                    wider
-                ),
-                "One mark too many: top is 2 ** (bits - 1) - 1.": pick(errors)
-                * top
-                / (top + 1),
-            },
-            slip="Quantise, go back, mean squared error; the scale of the smallest.",
+            rule="Quantise, go back, mean squared error; the scale of the smallest.",
             rtol=1e-4,
         )
     same("the same numbers with the sign turned: the scale", answer(-x, 4, shares),
          scales[4][int(np.argmin(errors[4]))], rtol=1e-4,
-         slip="The largest |x| counts: the longer tail may be the negative one.")  # fmt: skip
+         rule="The largest |x| counts: the longer tail may be the negative one.")  # fmt: skip
     W = _array([-1.0, 1.0] * 20 + [-4.0, 4.0] * 5).reshape(5, 10)
     same("a matrix (5, 10) of 1s and 4s, 2 bits, shares 0.2, 0.3, 0.4, 0.5, 0.7, 0.9",
-         answer(W, 2, [0.2, 0.3, 0.4, 0.5, 0.7, 0.9]), 3.6, rtol=1e-4, slips={
-             "It stops where the error first rises: a later share may still be better. "
-             "Try them all.": 1.6,
-         }, slip="The mean over all numbers of x, whatever its shape.")  # fmt: skip
+         answer(W, 2, [0.2, 0.3, 0.4, 0.5, 0.7, 0.9]), 3.6, rtol=1e-4,  rule="The mean over all numbers of x, whatever its shape.")  # fmt: skip
 
 
 # ---- a matrix ----
@@ -380,28 +261,7 @@ def group_quantize(answer):
             f"{case}: the scales",
             scale,
             want,
-            slips={
-                "One scale for the whole matrix: each group of each row has its own.": (
-                    np.full_like(want, np.abs(a).max() / top)
-                ),
-                "One scale for each column of groups: rows are outputs, and each has its "
-                "own.": np.broadcast_to(
-                    np.abs(a).reshape(3, -1, group).max((0, 2)) / top, want.shape
-                ),
-                "The largest weight, not the largest size: a group may be negative.": (
-                    a.reshape(3, -1, group).max(-1) / top
-                ),
-                "Divide by top = 2 ** (bits - 1) - 1, so that the largest weight gets the "
-                "last mark.": want * top / (top + 1),
-                "Divide by top, 2 ** (bits - 1) - 1, not by the number of patterns.": want
-                * top
-                / 2**bits,
-                "A typical size, not the largest: the largest must fit.": (
-                    a.reshape(3, -1, group).std(-1) / top
-                ),
-                "Turned over: the scale is what one step is worth.": 1 / want,
-            },
-            slip="Shape (H, D / group): the largest |w| in the group, over top.",
+            rule="Shape (H, D / group): the largest |w| in the group, over top.",
             rtol=1e-5,
         )
         _dtype(f"{case}: the scales", scale, torch.float32,
@@ -411,12 +271,7 @@ def group_quantize(answer):
             f"{case}: the whole numbers",
             q,
             want_q,
-            slips={
-                "Each weight got the scale of another group (repeat, not "
-                "repeat_interleave?).": strided,
-                "Not rounded yet.": a / want.repeat(group, 1),
-            },
-            slip="Each weight over its own group's scale, rounded.",
+            rule="Each weight over its own group's scale, rounded.",
             rtol=1e-4,
         )
         _dtype(
@@ -428,16 +283,9 @@ def group_quantize(answer):
     W = [[0.0] * 8, [0.0] * 4 + [14.0, 0.0, -4.0, 2.0], [1e-5, 0.0, 7e-5, 0.0] * 2]
     case = "a row of zeros, a group of zeros, a row of tiny weights; groups of 4"
     q, scale = _two(case, answer(_array(W), 4, 4), "q, scale")
-    same(f"{case}: the scales", scale, [[1.0, 1.0], [1.0, 2.0], [1e-5, 1e-5]], slips={
-             "A group of zeros has no size: give it the scale 1, though its row has "
-             "weights.": [[1.0, 1.0], [0.0, 2.0], [1e-5, 1e-5]],
-             "Tiny weights need a tiny scale: 1 is for groups of zeros only.": [
-                 [1.0, 1.0], [1.0, 2.0], [1.0, 1.0],
-             ],
-             "One zero among its weights does not make a group empty.": np.ones((3, 2)),
-         }, slip="A group of zeros has no size: give it the scale 1.", atol=1e-12)  # fmt: skip
+    same(f"{case}: the scales", scale, [[1.0, 1.0], [1.0, 2.0], [1e-5, 1e-5]],  rule="A group of zeros has no size: give it the scale 1.", atol=1e-12)  # fmt: skip
     same(f"{case}: the whole numbers", q,
-         [[0] * 8, [0, 0, 0, 0, 7, 0, -2, 1], [1, 0, 7, 0] * 2], slip="0 / 0 is nan.")  # fmt: skip
+         [[0] * 8, [0, 0, 0, 0, 7, 0, -2, 1], [1, 0, 7, 0] * 2], rule="0 / 0 is nan.")  # fmt: skip
 
 
 # ---- integers ----
@@ -483,29 +331,7 @@ def quantized_matmul(answer):
             case,
             got,
             want,
-            slips={
-                "This is the bare product of the codes: the zero points are still in it.": AB,
-                "The zero points are swapped: a_zero goes with the sums of b.": AB
-                - zb * columns
-                - za * rows
-                + 7 * za * zb,
-                "The last term is counted once: it stands under the sum, D times.": AB
-                - za * columns
-                - zb * rows
-                + za * zb,
-                "The last term is missing: minus times minus, D * a_zero * b_zero.": AB
-                - za * columns
-                - zb * rows,
-                "The last term is added: minus times minus is plus.": AB
-                - za * columns
-                - zb * rows
-                - 7 * za * zb,
-                "The corrections have the wrong sign.": AB
-                + za * columns
-                + zb * rows
-                + 7 * za * zb,
-            },
-            slip="Sums over d (shape (1, H) for b's columns, (B, 1) for a's rows), in "
+            rule="Sums over d (shape (1, H) for b's columns, (B, 1) for a's rows), in "
             "32 bits.",
         )
         if not calls:
@@ -520,25 +346,19 @@ def quantized_matmul(answer):
         _dtype(case, got, torch.int32, "The sums are torch.int32: without dtype=torch.int32, "
                "torch sums bytes in int64.")  # fmt: skip
     same("a `product` that adds 1,000 to each sum",
-         answer(a, 3, b, 5, product=_hardware([], 1000)), (A - 3) @ (B - 5) + 1000, slips={
-             "`product` was called, but its result is not used.": (A - 3) @ (B - 5),
-         }, slip="The first term is product(a, b).")  # fmt: skip
+         answer(a, 3, b, 5, product=_hardware([], 1000)), (A - 3) @ (B - 5) + 1000,  rule="The first term is product(a, b).")  # fmt: skip
     D = 601  # a sum beyond 2**24, where float32 no longer holds every whole number
     wide_a = torch.full((2, D), 255, dtype=torch.uint8)
     wide_b = torch.full((D, 2), 127, dtype=torch.int8)
     wide_a[:, 0], wide_b[0] = 254, 126
     want = (254 - 7) * (126 + 9) + (D - 1) * (255 - 7) * (127 + 9)
     case = f"{D} inputs near 255, weights near 127, zero points 7 and -9"
-    same(case, answer(wide_a, 7, wide_b, -9), np.full((2, 2), want), rtol=0, slips={
-             "D is the number of inputs, not a fixed 7.": np.full(
-                 (2, 2), want + (D - 7) * 63
-             ),
-         }, slip="A sum ran over its 8 or 16 bits (sum with dtype=torch.int32), or it went "
+    same(case, answer(wide_a, 7, wide_b, -9), np.full((2, 2), want), rtol=0,  rule="A sum ran over its 8 or 16 bits (sum with dtype=torch.int32), or it went "
          "through float32, which holds whole numbers up to 2**24 only.")  # fmt: skip
     twice = torch.full((2, 2), 1, dtype=torch.int8)
     some = torch.full((2, 2), 255, dtype=torch.uint8)
     same("called without `product`", answer(some, 0, twice, 0), [[510] * 2] * 2,
-         slip="`product` has a value of its own, int_matmul.")  # fmt: skip
+         rule="`product` has a value of its own, int_matmul.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -573,39 +393,18 @@ def Observer(answer):
         case,
         _two(case, got, "scale, zero"),
         (4 / 255, 64),
-        slips={
-            "It holds the last batch only.": (0.3 / 255, 170),
-            "It holds the first batch only.": (1.0 / 255, 128),
-            "The range is averaged over the batches: the largest value would be clipped.": (
-                (1.2 + 1.7 / 3) / 255,
-                round(1.7 / 3 / ((1.2 + 1.7 / 3) / 255)),
-            ),
-            "The lower end is lost: activations may be negative.": (3 / 255, 0),
-            "One batch can move both ends: two `if`s, not if and elif.": (
-                1.1 / 255,
-                232,
-            ),
-            "One batch can move both ends: two `if`s, and no elif.": (3.2 / 255, 16),
-            "The range was made symmetric: low and high are noted apart.": (
-                6 / 255,
-                128,
-            ),
-        },
-        slip="low and high over all batches, then affine.",
+        rule="low and high over all batches, then affine.",
         rtol=1e-5,
     )
-    same("affine(4) of the same", watcher.affine(4), (4 / 15, 4), slips={
-             "`bits` is passed on to affine.": (4 / 255, 64),
-             "affine forgot what was seen: asking changes nothing.": (1.0, 0),
-         }, slip="The same range, with `bits` passed on to affine.", rtol=1e-5)  # fmt: skip
+    same("affine(4) of the same", watcher.affine(4), (4 / 15, 4),  rule="The same range, with `bits` passed on to affine.", rtol=1e-5)  # fmt: skip
     other = answer()
     other.see(_array([0.0, 1.0]))
     same("a second observer that has seen [0, 1]", other.affine(8), (1 / 255, 0), rtol=1e-5,
-         slip="Observers share a memory: set low and high in __init__.")  # fmt: skip
+         rule="Observers share a memory: set low and high in __init__.")  # fmt: skip
     one_sided = answer()
     one_sided.see(_array([2.0, 6.0]))
     same("one batch, [2, 6]: affine(8)", one_sided.affine(8), (6 / 255, 0),
-         slip="0 belongs to every range.", rtol=1e-5)  # fmt: skip
+         rule="0 belongs to every range.", rtol=1e-5)  # fmt: skip
 
 
 # ---- two to a byte ----
@@ -632,36 +431,16 @@ def pack_int4(answer):
         case,
         got,
         want,
-        slips={
-            "A negative number spilled over its neighbour: its upper bits are all 1. Keep "
-            "four of them (& 15).": raw,
-            "The halves are swapped: the first of each two goes into the lower half.": (
-                _bytes(q[1::2], q[0::2])
-            ),
-            "The first half of the list is paired with the second: pair neighbours.": (
-                _bytes(q[:4], q[4:])
-            ),
-            "The numbers were moved up by 8 first: store the pattern itself, -1 as 1111.": [
-                (a + 8) | ((b + 8) << 4) for a, b in zip(q[0::2], q[1::2])
-            ],
-            "The sign is lost: & 15, not abs().": [
-                abs(a) | (abs(b) << 4) for a, b in zip(q[0::2], q[1::2])
-            ],
-            "Added without a shift: the second number belongs four places up.": [
-                (a & 15) | (b & 15) for a, b in zip(q[0::2], q[1::2])
-            ],
-            "One number a byte: nothing is saved yet.": [a & 15 for a in q],
-        },
-        slip="first & 15, with second & 15 four places up.",
+        rule="first & 15, with second & 15 four places up.",
     )
     _dtype(case, got, torch.uint8, "Bytes are torch.uint8.")
     same("an odd count, q = [1, -2, 3]", answer(_array([1, -2, 3], torch.int8)),
-         [0xE1, 0x03], slip="The last one has no neighbour: its upper half is 0.")  # fmt: skip
+         [0xE1, 0x03], rule="The last one has no neighbour: its upper half is 0.")  # fmt: skip
     every = list(itertools.product(range(-8, 8), repeat=2))
     flat = _array([n for pair in every for n in pair], torch.int8)
     same("all 256 pairs", answer(flat), _bytes(*zip(*every)),
-         slip="first & 15, with second & 15 four places up.")  # fmt: skip
-    same("no numbers", answer(flat[:0]), np.zeros(0, int), slip="No numbers, no bytes.")
+         rule="first & 15, with second & 15 four places up.")  # fmt: skip
+    same("no numbers", answer(flat[:0]), np.zeros(0, int), rule="No numbers, no bytes.")
 
 
 @chapter.exercise(
@@ -681,23 +460,8 @@ def unpack_int4(answer):
         case,
         got,
         q,
-        slips={
-            "The sign is lost: patterns from 8 to 15 are -8 to -1.": nibbles,
-            "The halves are swapped: the lower half comes first.": [
-                -3, 3, 7, -8, -1, 0, 0,
-            ],
-            "Moved down by 8: that is an offset code, not two's complement.": [
-                n - 8 for n in nibbles
-            ],
-            "All lower halves come first, then all upper ones: they alternate.": [
-                3, -8, 0, 5, -3, 7, -1,
-            ],
-            "8 became +8: four bits with a sign end at 7.": [
-                n if n <= 8 else n - 16 for n in nibbles
-            ],
-            "One too many: `count` says where to stop.": q + [0],
-        },
-        slip="Lower half, upper half, and so on; from 8 up subtract 16.",
+
+        rule="Lower half, upper half, and so on; from 8 up subtract 16.",
     )  # fmt: skip
     if len(got) != 7:
         raise Miss("One too many: `count` says where to stop.", case, len(got), 7)
@@ -705,8 +469,8 @@ def unpack_int4(answer):
     every = list(itertools.product(range(-8, 8), repeat=2))
     flat = [n for pair in every for n in pair]
     same("all 256 bytes", answer(_array(_bytes(*zip(*every)), torch.uint8), 512), flat,
-         slips={"It always drops the last: `count` says where to stop.": flat[:-1]},
-         slip="13 - 16 in a byte without a sign runs over: use int16.")  # fmt: skip
+
+         rule="13 - 16 in a byte without a sign runs over: use int16.")  # fmt: skip
 
 
 # ---- repairing ----
@@ -731,17 +495,7 @@ def fake_quantize(answer):
         f"{case}: forward",
         got,
         want,
-        slips={
-            "These are the whole numbers: multiply by the scale again.": want / 0.1,
-            "Nothing was rounded: forward must be the grid.": np.clip(a, -0.3, 0.3),
-            "x comes back: forward must be the grid.": a,
-            "It does not stop at top * scale.": 0.1 * np.round(a / 0.1),
-            "The grid is symmetric: it ends at -top, not at -top - 1.": 0.1
-            * np.clip(np.round(a / 0.1), -4, 3),
-            "It cuts the decimals off: 2.6 steps are nearer to 3.": 0.1
-            * np.clip(np.trunc(a / 0.1), -3, 3),
-        },
-        slip="scale times the nearest whole number of steps, held at -top and top.",
+        rule="scale times the nearest whole number of steps, held at -top and top.",
         rtol=1e-5,
         atol=1e-7,
     )
@@ -758,40 +512,27 @@ def fake_quantize(answer):
         f"{case}: the slopes, times 1 .. 7",
         x.grad,
         w * inside,
-        slips={
-            "All slopes are 0: round() is flat. Hide the rounding from autograd with "
-            "detach().": w * 0,
-            "A clipped value passes its slope on: nudging it changes nothing, so 0.": w,
-            "The slope is divided by the scale: scale * (x / scale) has slope 1.": w
-            * inside
-            / 0.1,
-            "The slope is multiplied by the scale: x / scale must stay in the graph.": w
-            * inside
-            * 0.1,
-            "The slopes are turned over: 1 inside the grid, 0 where it clips.": w
-            * (1 - inside),
-        },
-        slip="1 where |x| <= top * scale, else 0.",
+        rule="1 where |x| <= top * scale, else 0.",
         rtol=1e-5,
     )
     ends = torch.tensor([-1.5, 1.5, 0.2, 2.5], requires_grad=True)
     case = "x = [-1.5, 1.5, 0.2, 2.5], scale 0.5, top 3"
     answer(ends, 0.5, 3).sum().backward()
     same(f"{case}: the slopes", ends.grad, [1, 1, 1, 0],
-         slip="The ends belong to the grid: |x| = top * scale is not clipped, so 1.")  # fmt: skip
+         rule="The ends belong to the grid: |x| = top * scale is not clipped, so 1.")  # fmt: skip
     rows = _array([[0.12, -0.5, 0.28], [0.9, 0.33, -0.1], [0.0, -1.2, 4.0]])
     scale = _array([[0.1], [0.2], [0.5]])
     r, s = rows.numpy(), scale.numpy()
     x = rows.clone().requires_grad_()
     got = answer(x, scale, 3)
     same("3 rows with a scale each", got, s * np.clip(np.round(r / s), -3, 3),
-         slip="`scale` may be a tensor that broadcasts.", rtol=1e-5, atol=1e-6)  # fmt: skip
-    slip = "Where `scale` is a tensor, the slope is the same: 1 inside, 0 beyond."
+         rule="`scale` may be a tensor that broadcasts.", rtol=1e-5, atol=1e-6)  # fmt: skip
+    rule = "Where `scale` is a tensor, the slope is the same: 1 inside, 0 beyond."
     if not got.requires_grad:
-        raise Miss(slip, "3 rows with a scale each", "requires_grad False", True)
+        raise Miss(rule, "3 rows with a scale each", "requires_grad False", True)
     got.sum().backward()
     same("3 rows with a scale each: the slopes", x.grad,
-         (np.abs(r) <= 3 * s).astype(int), slip=slip)  # fmt: skip
+         (np.abs(r) <= 3 * s).astype(int), rule=rule)  # fmt: skip
 
 
 def _compensated(W, C, scale, top, order=None):
@@ -827,19 +568,14 @@ def compensate(answer):
     "Column by column, later weights make up for the rounding of earlier ones."
     same("weights [1, 2, 3], inputs that have nothing in common, steps of 1",
          answer(_array([[1.0, 2.0, 3.0]]), torch.eye(3), torch.ones(1, 3), 7), [[1, 2, 3]],
-         slip="Each column is rounded, from the first to the last: D of them.")  # fmt: skip
+         rule="Each column is rounded, from the first to the last: D of them.")  # fmt: skip
     both = _array([[1.0, 1.0], [1.0, 1.0]]) + 1e-4 * torch.eye(2)
     case = "weights [0.4, 0.4], inputs that are always equal, steps of 1"
     same(
         case,
         answer(_array([[0.4, 0.4]]), both, torch.ones(1, 2), 7),
         [[0, 1]],
-        slips={
-            "The error of the first was not passed on, or with the wrong sign: 0.4 became "
-            "0, so the second should hear of 0.4 that is missing.": [[0, 0]],
-            "The last column was rounded first: go from left to right.": [[1, 0]],
-        },
-        slip="0.4 -> 0, so the second should become 0.8 -> 1.",
+        rule="0.4 -> 0, so the second should become 0.8 -> 1.",
     )
     generator = torch.Generator().manual_seed(4)
     mix = torch.randn(6, 6, generator=generator)
@@ -860,33 +596,7 @@ def compensate(answer):
             f"W (5, 6), correlated inputs, a scale for each half of a row, {bits} bits",
             got,
             want,
-            slips={
-                "This is rounding to nearest: the later columns did not change.": nearest,
-                "The error went the wrong way: if rounding took away, the others add.": (
-                    _running(*arrays, top, sign=-1)
-                ),
-                "Only the next column was repaired: all later ones share the error.": (
-                    _running(*arrays, top, only_next=True)
-                ),
-                "The error is spread without asking C: inputs that say nothing alike "
-                "cannot help.": _running(*arrays, top, even=True),
-                "The error was taken from the first weights: use the repaired ones, from "
-                "which you rounded.": _running(*arrays, top, stale=True),
-                "C[rest, d] is there, but not solved with C[rest, rest]: the later inputs "
-                "also imitate each other.": _running(*arrays, top, diagonal=True),
-                one: _running(*arrays[:2], first.double().numpy(), top),
-                f"{one} Not their mean.": _running(
-                    *arrays[:2], mean.double().numpy(), top
-                ),
-                "A weight that was clipped has an error, too: what q stands for is missing, "
-                "not what rounding alone would give.": _running(
-                    *arrays, top, clips=False
-                ),
-                "The grid is symmetric: it ends at -top, not at -top - 1.": _running(
-                    *arrays, top, low=-top - 1
-                ),
-            },
-            slip="Round column d, then W[:, rest] += error * solve(C[rest, rest], C[rest, d]).",
+            rule="Round column d, then W[:, rest] += error * solve(C[rest, rest], C[rest, d]).",
         )
         _dtype("q", got, torch.int8, "Return the whole numbers, int8.")
 
@@ -965,21 +675,7 @@ def codebook(answer):
             f"{case}: the values",
             got[0],
             values,
-            slips={
-                "The values are still evenly spaced: move each to the mean of its "
-                "weights.": even,
-                "These are quantiles: as many weights each. K-means moves to means.": edges,
-                "These are medians: the mean of the weights that chose it.": medians,
-                f"Every value moves, the last as well: k = {k} of them.": _lloyd(
-                    w, k, rounds, moving=k - 1
-                )[0],
-            }
-            | {
-                f"This is the answer after {n} round{'s' * (n != 1)}: `rounds` says how "
-                f"many.": _lloyd(w, k, n)[0]
-                for n in (rounds - 1, rounds + 1, 2, 3, 20)
-            },
-            slip="Start at torch.linspace(min, max, k); nearest, mean, nearest, mean; an "
+            rule="Start at torch.linspace(min, max, k); nearest, mean, nearest, mean; an "
             "empty one stays.",
             rtol=1e-5,
             atol=1e-6,
@@ -988,17 +684,7 @@ def codebook(answer):
             f"{case}: the codes",
             got[1],
             codes,
-            slips={
-                "These codes belong to the evenly spaced values: choose again at the end.": (
-                    early if rounds > 1 else None
-                ),
-                "The values moved after these codes were chosen: choose once more after "
-                "the last round.": _lloyd(w, k, rounds - 1)[1],
-                "These are the values: a code is the number of a value, 0 .. k - 1.": values[
-                    codes
-                ],
-            },
-            slip="Each weight's code: the number of the nearest value, chosen once more "
+            rule="Each weight's code: the number of the nearest value, chosen once more "
             "after the last round.",
         )
 
@@ -1071,8 +757,8 @@ def choose_bits(answer):
         got = answer({n: dict(c) for n, c in damage.items()}, dict(sizes), budget)
         if not isinstance(got, Mapping):
             raise Miss("It should return {layer: bits}.", case, got, want)
-        same(case, dict(got), want, slips=slips,
-             slip="One step at a time: least added damage per bit saved.")  # fmt: skip
+        same(case, dict(got), want,
+             rule="One step at a time: least added damage per bit saved.")  # fmt: skip
 
 
 def _per_bit(rise, now, then, size):

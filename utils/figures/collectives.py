@@ -5,7 +5,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from utils import plots
-from utils.collectives import cost
+from utils.built.collectives import cost
 
 _plain = FuncFormatter(lambda value, _: f"{value:,g}")
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY, plots.RED)

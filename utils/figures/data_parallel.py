@@ -6,7 +6,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from torch import nn
 
 from utils import plots, ranks
-from utils.data_parallel import Overlapped, make_buckets, synchronise, timeline
+from utils.built.data_parallel import Overlapped, make_buckets, synchronise, timeline
 
 RANK = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY)
 MIB = 2**20

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from utils import gpu, measure, plots, precision
+from utils import plots
+from utils.bench import measure
+from utils.built import gpu, precision
+from utils.built.train import pick_device
 from utils.data import accelerators
-from utils.train import pick_device
 
 _plain = FuncFormatter(lambda value, _: f"{value:,g}")
 

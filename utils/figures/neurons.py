@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 
-from utils import neurons, plots
+from utils import plots
+from utils.built import neurons
 
 SIDES = ListedColormap(["#cfe3f2", "#f5e3c4"])  # background: says 0, says 1
 LOOKS = ((plots.BLUE, "o"), (plots.ORANGE, "s"))  # a point of class 0, of class 1

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from utils import optim, plots
+from utils import plots
+from utils.built import optim
 
 COLOURS = {
     "descent": plots.BLACK,

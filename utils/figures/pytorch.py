@@ -15,8 +15,8 @@ PER_CENT = 100
 
 def first_look(steps=100):
     "Chapter 03's engine and PyTorch train one network; the chapter then writes it out."
+    from utils.built.nn import MLP, cross_entropy
     from utils.data import digits
-    from utils.nn import MLP, cross_entropy
 
     X_ND, y_N, _, _ = digits()
     losses = {}

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils import plots, quant
+from utils import plots
+from utils.built import quant
 
 METHODS = {
     "nearest": plots.RED,

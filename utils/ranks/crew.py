@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from utils.files import ROOT
+
 PATIENCE = 120  # seconds for the server to import torch on a slow disk
 
 

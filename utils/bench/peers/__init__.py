@@ -1,0 +1,1 @@
+"Other people's engines, imported from a folder that the reader names."

@@ -1,0 +1,1 @@
+"What makes notebooks a course: writing, deriving, checking, grading, the reader's folder."

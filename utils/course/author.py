@@ -1,0 +1,345 @@
+"""The author's commands: python3 start.py author [COMMAND]
+
+  build [NAMES]     the default: run what changed, derive the chapters, check (all below)
+  run [NAMES]       execute solutions/ in place with stable bytes; --all: changed or not
+  derive [NAMES]    write chapters/ from solutions/
+  check             is chapters/ what solutions/ gives? do ruff and codespell agree?
+  test [STAGES]     what the README's test command runs; stages: unit, solutions, chapters
+  text NAMES        write solutions/NAME.nbtext, the notebook as plain text to edit
+  pack NAMES        read it back; outputs of cells that did not change are kept
+  new NN_slug       a new chapter to begin from
+  address URL       the public repository: writes badges and the first cells
+  nbgrader NN FOLDER [EXERCISE=POINTS ...]   a chapter as an assignment of nbgrader
+
+Names are a chapter's (01_descent) or its beginning (01).
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from utils.course import notebooks, pages
+from utils.course.notebooks import nbformat  # which starts quicker there
+from utils.files import ROOT
+
+SOLUTIONS, CHAPTERS = ROOT / "solutions", ROOT / "chapters"
+
+
+def named(names):
+    "The solution notebooks with these names or beginnings; all when none is given."
+    found = sorted(SOLUTIONS.glob("[0-9][0-9]_*.ipynb"))
+    for name in names:
+        if not any(path.name.startswith(name) for path in found):
+            known = ", ".join(path.stem for path in found)
+            sys.exit(f"No solution begins with {name!r}; there are: {known}")
+    return [p for p in found if not names or p.name.startswith(tuple(names))]
+
+
+# ---- chapters ----
+
+
+def _write(path, text):
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+def derived(names=()):
+    "{path of a chapter: the text it must have} for every solution, or the named ones."
+    return {
+        CHAPTERS / p.name: notebooks.derive(p.read_text(encoding="utf-8"), p.name)
+        for p in named(names)
+    }
+
+
+def stale():
+    "What is wrong with chapters/, a sentence each."
+    want = derived()
+    for path, text in want.items():
+        if not path.exists():
+            yield f"chapters/{path.name} is missing"
+        elif path.read_text(encoding="utf-8") != text:
+            yield f"chapters/{path.name} is not what solutions/{path.name} gives"
+    for path in sorted(set(CHAPTERS.glob("*.ipynb")) - set(want)):
+        yield f"chapters/{path.name} has no solution"
+
+
+# ---- executing ----
+
+
+def environment(folder):
+    """The environment in which notebooks run for the author and for the tests.
+
+    Warnings are errors, sockets beyond this machine are refused and noted in
+    `folder`/outbound.txt (tests/guard), the reader's progress is left alone.
+    """
+    guard, folder = ROOT / "tests" / "guard", Path(folder)
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    source = guard / "warnings_are_errors.py"
+    (startup / "00_warnings.py").write_text(source.read_text(encoding="utf-8"))
+    path = os.pathsep.join(filter(None, [str(guard), os.environ.get("PYTHONPATH")]))
+    return {
+        "COURSE_OUTBOUND": str(folder / "outbound.txt"),
+        "COURSE_PROGRESS": "off",
+        "IPYTHONDIR": str(folder / "ipython"),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": path,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+
+
+def run(path, everything=False):
+    "Execute one solution in place when its code changed; stable bytes; True when it ran."
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    notebook = nbformat.read(path, as_version=4)
+    ran = notebook.metadata.get("course", {}).get("executed")
+    if ran == notebooks.code_hash(notebook) and not everything:
+        return False
+    began = time.perf_counter()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    client = NotebookClient(
+        notebook, timeout=120, kernel_name="python3", record_timing=False,
+        coalesce_streams=True,  # else the clock cuts what a cell prints into pieces
+        store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        sys.exit(f"{path.relative_to(ROOT)} stopped; nothing was written.\n{error}")
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    notebook.metadata = nbformat.from_dict(
+        {**notebooks.METADATA, "course": {"executed": notebooks.code_hash(notebook)}}
+    )
+    path.write_text(notebooks.written(notebook), encoding="utf-8", newline="\n")
+    print(f"ran {path.relative_to(ROOT)} in {time.perf_counter() - began:.1f} s")
+    return True
+
+
+def run_all(names, everything):
+    "Execute the named solutions; the map in chapter 00 follows when a chapter is new."
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(environment(folder))
+        ran = [run(path, everything or bool(names)) for path in named(names)]
+        for start in SOLUTIONS.glob("00_*.ipynb"):
+            if lacks_a_chapter(start):
+                ran.append(run(start, everything=True))
+    return any(ran)
+
+
+def lacks_a_chapter(start):
+    "Whether the stored map of chapter 00 does not show every chapter."
+    from utils.exercises import progress
+
+    cells = nbformat.read(start, as_version=4).cells
+    maps = [json.dumps(cell.get("outputs", []), ensure_ascii=False) for cell in cells]
+    titles = [json.dumps(c["title"], ensure_ascii=False) for c in progress.chapters()]
+    return not any(all(title[1:-1] in text for title in titles) for text in maps)
+
+
+# ---- notebooks as plain text ----
+
+
+def write_text(names):
+    for path in named(names):
+        notebook = nbformat.read(path, as_version=4)
+        _write(path.with_suffix(".nbtext"), notebooks.to_text(notebook))
+
+
+def pack(names):
+    for name in names:
+        found = sorted(SOLUTIONS.glob(f"{name}*.nbtext"))
+        if not found:
+            sys.exit(f"No solutions/{name}*.nbtext: `author text {name}` writes it")
+        for path in found:
+            target = path.with_suffix(".ipynb")
+            old = nbformat.read(target, as_version=4) if target.exists() else None
+            notebook = notebooks.from_text(path.read_text(encoding="utf-8"), old)
+            pages.with_address(notebook, repository(), path.stem)
+            _write(target, notebooks.written(notebook))
+
+
+# ---- the address of the public repository ----
+
+
+def repository():
+    "The public repository's address, or '' while it is not known (pyproject.toml)."
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^repository = "(.*)"$', text, re.M)[1]
+
+
+def set_address(url):
+    "Write the address to its one place and to what is made from it."
+    url = url.removesuffix("/").removesuffix(".git")
+    if url and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
+        sys.exit(f"An address looks like https://github.com/OWNER/NAME, not {url!r}")
+    file = ROOT / "pyproject.toml"
+    text = file.read_text(encoding="utf-8")
+    text = re.sub(r'^repository = ".*"$', f'repository = "{url}"', text, flags=re.M)
+    _write(file, text)
+    for path in named([]):
+        notebook = nbformat.read(path, as_version=4)
+        executed = notebook.metadata.get("course", {}).get("executed")
+        fresh = executed == notebooks.code_hash(notebook)
+        pages.with_address(notebook, url, path.stem)
+        if fresh:  # the first cell shows nothing: its change needs no new run
+            notebook.metadata["course"]["executed"] = notebooks.code_hash(notebook)
+        _write(path, notebooks.written(notebook))
+    write_derived()
+    write_pages()
+
+
+# ---- checking and testing ----
+
+
+def write_derived(names=()):
+    for path, text in derived(names).items():
+        _write(path, text)
+
+
+def made_pages():
+    "{path of a page that is made from the chapters: the text it must have}."
+    readme, teaching = ROOT / "README.md", ROOT / "TEACHING.md"
+    text = readme.read_text(encoding="utf-8")
+    return {
+        readme: pages.readme_with_map(text, repository()),
+        ROOT / "GLOSSARY.md": pages.glossary(),
+        teaching: pages.teaching_with_minutes(teaching.read_text(encoding="utf-8")),
+    }
+
+
+def write_pages():
+    for path, text in made_pages().items():
+        _write(path, text)
+
+
+def check():
+    "Say what is stale or badly formatted; the number of findings."
+    findings = list(stale())
+    for page, text in made_pages().items():
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            findings.append(
+                f"{page.name} is not what the chapters give: `author build`"
+            )
+    for finding in findings:
+        print(finding)
+    sources = ["utils", "tests", "start.py", "solutions"]
+    for command in (
+        ["ruff", "check", *sources],
+        ["ruff", "format", "--check", *sources],
+        ["codespell_lib", "utils", "tests", "chapters", "start.py", *ROOT.glob("*.md")],
+    ):
+        command = [sys.executable, "-m", *map(str, command)]
+        findings += [command] * bool(subprocess.call(command, cwd=ROOT))
+    return len(findings)
+
+
+def test(stages, extra=()):
+    "The stages of the README's test command; the number that failed."
+    from tests.stages import run_stages
+
+    files = [name for name in stages if Path(name).exists() and "." in name]
+    return run_stages([s for s in stages if s not in files], [*files, *extra])
+
+
+SKELETON = """%% md title
+# A question or a claim
+
+Two or three sentences: what the reader will hold at the end, and why anyone wants it.
+
+- **You need**: chapters ...
+- **You will**: derive ..., predict ..., measure ...
+- **Time**: ... min to read, ... min of exercises
+
+%% code bootstrap
+
+%% code imports setup
+import numpy as np
+
+from utils import check, plots
+from utils.checks import {slug} as ex
+"""
+
+
+def new(name):
+    "A new chapter to begin from."
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+", name):
+        sys.exit(f"A chapter is named like 03_backprop, not {name!r}")
+    path = SOLUTIONS / f"{name}.ipynb"
+    if path.exists():
+        sys.exit(f"{path.relative_to(ROOT)} is already there")
+    notebook = notebooks.from_text(SKELETON.format(slug=name[3:]))
+    _write(path, notebooks.written(pages.with_address(notebook, repository(), name)))
+
+
+def nbgrader(chapter, folder, *points):
+    "Write a chapter into a folder as an assignment of nbgrader."
+    from utils.course import grading
+
+    for path in named([chapter]):
+        try:
+            print(f"wrote {grading.write(path, folder, points)}")
+        except grading.GradingError as error:
+            sys.exit(f"{path.name}: {error}")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="start.py author", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = "build run derive check test text pack new address nbgrader".split()
+    parser.add_argument("command", nargs="?", default="build", choices=commands)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--all", action="store_true", help="run: changed or not")
+    args, extra = parser.parse_known_args(argv)
+    if extra and args.command != "test":
+        parser.error(f"unknown: {' '.join(extra)}")
+    if args.command in ("new", "address") and len(args.names) != 1:
+        parser.error(f"{args.command} needs one name")
+    if args.command == "nbgrader":
+        if len(args.names) < 2:
+            parser.error("nbgrader needs a chapter and a folder")
+        args.names[1] = os.path.abspath(args.names[1])
+    os.chdir(ROOT)
+    match args.command:
+        case "build":
+            run_all(args.names, args.all)
+            write_derived()
+            write_pages()
+            return check()
+        case "run":
+            run_all(args.names, args.all)
+        case "derive":
+            write_derived(args.names)
+        case "check":
+            return check()
+        case "test":
+            return test(args.names, extra)
+        case "text":
+            write_text(args.names)
+        case "pack":
+            pack(args.names)
+        case "new":
+            new(*args.names)
+        case "address":
+            set_address(*args.names)
+        case "nbgrader":
+            nbgrader(*args.names)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))

@@ -1,0 +1,107 @@
+"""Slips: small wrong programs that a check must reject, and that name a reader's miss.
+
+    @ex.mse.slip("This is the sum of the squares: divide by the number of rows.")
+    def sum_of_squares(y_hat_N, y_N):
+        return ((y_hat_N - y_N) ** 2).sum()
+
+An answer that fails in the same case, in the same way, with the same value, made this
+slip: its sentence is told. `slip(told="...")` holds a wrong answer that the machinery
+names by itself (it changes its input, it never ends) and the words that it must say.
+"""
+
+import re
+import time
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from importlib import import_module
+
+from utils.exercises.cases import Miss, agree
+from utils.exercises.telling import Capped, is_stub, text_of
+from utils.limits import TimeLimit, time_limit
+
+
+class NotYet(NotImplementedError):
+    "There is no answer to judge."
+
+
+@dataclass
+class Slip:
+    answer: object
+    sentence: str = ""
+    told: str = ""  # what the machinery says of it, where it needs no sentence
+
+    @property
+    def name(self):
+        return getattr(self.answer, "__name__", None) or repr(self.answer)
+
+
+@dataclass
+class Failure:
+    "How an answer fails: in which way and case, with what value, in which words."
+
+    way: str  # 'not yet', 'miss', 'slow', 'interrupted', or the exception's class
+    case: object = ""
+    got: object = None
+    text: str = ""
+    error: BaseException | None = None
+    call: str = ""  # the answer's last call, where the check says no case
+    printed: Capped | None = None
+
+
+def attempt(exercise, answer, seconds):
+    "Run an exercise's check on an answer: -> (Failure or None, what it printed)."
+    printed, guard = Capped(), exercise.guard()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed), time_limit(seconds):
+            exercise.run(answer, guard)
+        return None, printed
+    except NotYet as error:
+        failure = Failure("not yet", text=text_of(error))
+    except Miss as miss:
+        failure = Failure("miss", miss.case, miss.got, text_of(miss), miss)
+    except TimeLimit as error:
+        failure = Failure("slow", error=error)
+    except KeyboardInterrupt as error:
+        failure = Failure("interrupted", error=error)
+    except BaseException as error:
+        way = "not yet" if is_stub(error) else type(error).__name__
+        words = _anonymous(text_of(error), answer, exercise.name)
+        failure = Failure(way, guard.shapes(), None, words, error, guard.told())
+    return failure, printed
+
+
+def _anonymous(text, answer, name):
+    "An error's words without what differs between two programs that err alike."
+    own = getattr(answer, "__name__", None)
+    if isinstance(own, str) and own.isidentifier():
+        text = re.sub(rf"(?:[\w.<>]+\.)?\b{re.escape(own)}\b", name, text)
+    return re.sub(r"\b0x[0-9a-f]+\b", "0x", text)
+
+
+def alike(a, b):
+    "Whether two answers fail in the same case, in the same way, with the same value."
+    if a is None or b is None or (a.way, a.case) != (b.way, b.case):
+        return False
+    if a.way != "miss" or (a.got is None and b.got is None):
+        return a.text == b.text and a.way not in ("slow", "interrupted")
+    return agree(a.got, b.got)
+
+
+def named(exercise, failure, budget=1.0):
+    """The sentence of the slip that fails as `failure` does; '' where none does.
+
+    budget: seconds for slips that were not run before; how each fails is kept.
+    """
+    with suppress(ModuleNotFoundError):
+        import_module(f"utils.slips.{exercise.chapter.name[3:]}")
+    for slip in exercise.slips:
+        if not slip.sentence:
+            continue
+        if id(slip) not in exercise.failures and budget > 0:
+            began = time.perf_counter()
+            limit = min(exercise.seconds, budget)
+            exercise.failures[id(slip)] = attempt(exercise, slip.answer, limit)[0]
+            budget -= time.perf_counter() - began
+        if alike(failure, exercise.failures.get(id(slip))):
+            return slip.sentence
+    return ""

@@ -1,0 +1,1 @@
+"Ranks rehearsed in one process."

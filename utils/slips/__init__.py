@@ -1,0 +1,1 @@
+"One module a chapter: small wrong programs, each with the sentence that names it."

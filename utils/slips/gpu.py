@@ -1,0 +1,1601 @@
+import math
+import statistics
+
+import torch
+import torch.nn.functional as F
+
+from utils.built import gpu, precision, profiling
+from utils.checks import gpu as ex
+from utils.checks.gpu import planted
+
+SAID = {
+    "to_device/moves_nothing": "The tensor did not move: x.to(device) changes nothing in x, it returns a new tensor. Return that.",
+    "to_device/only_tensors": "The batch comes back as it went in: look into dicts, lists and tuples.",
+    "to_device/one_level": "A tensor deep inside did not move: the function must call itself.",
+    "to_device/lists_become_tuples": "A list goes in, so a list comes out: type(thing)(...).",
+    "to_device/takes_all_for_tensors": None,
+    "to_device/to_float_as_well": "The labels have changed their type: only the device changes.",
+    "to_device/numbers_become_tensors": "What is no tensor stays as it is.",
+    "to_device/always_meta": "Move to the device that is handed in.",
+    "to_device/detaches": "The tensor has lost its graph: only the device changes.",
+    "seconds/naive": "This is the cost of putting the work into the queue: wait() before the second look at the clock.",
+    "seconds/warm_up_in_the_queue": "The work of the warm-up is still in the queue when the clock starts: wait() after the warm-up as well.",
+    "seconds/mean": "This is the mean: one interruption moves it. Take the median.",
+    "seconds/fastest": "This is the fastest call, not the median one.",
+    "seconds/total": "This is the sum of all calls, not the time of one.",
+    "seconds/no_warm_up": "The slow first calls are counted: warm up first.",
+    "seconds/three_calls_are_enough": "The number of calls is off: warm_up and then repeats of them.",
+    "seconds/slowest": "This is the slowest call, not the median one.",
+    "seconds/own_clock": "Read the clock that was handed in, twice a call.",
+    "seconds/two_warm_ups": "`warm_up` is ignored: this is its default number of calls.",
+    "seconds/seven_repeats": "`repeats` is ignored: this is its default number of calls.",
+    "seconds/upper_middle": "Four samples have two in the middle: the median is the mean of both.",
+    "seconds/lower_middle": "Four samples have two in the middle: the median is the mean of both. ",
+    "step_seconds/always_the_slowest": "Nothing overlaps: the parts add up.",
+    "step_seconds/workers_add_up": "A worker loads beside the training: the slower side sets the pace, they do not add up.",
+    "step_seconds/one_worker_is_enough": "Two workers hand over a batch every load / 2.",
+    "step_seconds/overlap_without_workers": "Without workers there is no next batch that could be copied ahead: all add up.",
+    "step_seconds/never_overlaps": "With overlap the wire and the chip work at the same time.",
+    "step_seconds/always_overlaps": "Copy and compute add up as long as overlap is False.",
+    "step_seconds/overlap_hides_all": "Without workers the loading still adds up.",
+    "step_seconds/without_the_wire": "The copy is missing.",
+    "step_seconds/two_workers_at_most": "The slowest stage sets the pace, and every worker counts: load / workers.",
+    "step_seconds/three_workers_at_most": "The slowest stage sets the pace, and every worker counts: load / workers.",
+    "step_seconds/one_worker_more": "load / workers: with workers, the training process does not load as well.",
+    "Ready/one_at_a_time": "__getitems__ is missing (mind the s): a DataLoader asks it for a whole batch.",
+    "Ready/parses_in_the_batch": "A batch still parses text: move the work into __init__.",
+    "Ready/not_scaled": "The rows are not scaled: (x - 0.3) / 0.4.",
+    "Ready/list_of_rows": "This is a list of rows that somebody still has to stack: index once with the whole list, X_ND[rows].",
+    "Ready/stacks_rows": "Too many operators for one batch: index once with the whole list and scale in __init__.",
+    "Ready/parses_twice": "Rows are parsed more than once: once each, in __init__.",
+    "Ready/labels_in_order": "One label a row, in the order of the rows.",
+    "Ready/float_labels": "The labels have changed their type: cross_entropy wants whole numbers.",
+    "Ready/scales_each_batch": "A batch is still scaled: the numbers written are more than its own. Scale in __init__.",
+    "Ready/keeps_a_list": "The rows are kept one by one, so that every batch must stack them: stack once, in __init__.",
+    "Ready/takes_the_text_away": "Ready changes the dataset that it was made from: others still read it.",
+    "value_of/no_hidden_one": "The hidden 1 in front of the fraction is missing.",
+    "value_of/bias_too_large": "The bias is off by one: it is 2**(E-1) - 1, here 15.",
+    "value_of/no_bias": "The bias is not subtracted from the exponent.",
+    "value_of/no_sign": "The sign bit is not used.",
+    "value_of/no_subnormals": "An exponent field of 0 has no hidden 1: the numbers below are subnormal.",
+    "value_of/subnormals_too_small": "A subnormal's exponent is 1 - bias, that of the smallest normal.",
+    "value_of/flushes": "Nothing is flushed to 0: fraction / 2**M * 2**(1 - bias).",
+    "value_of/no_infinity": "The largest exponent field is kept for inf and nan.",
+    "value_of/infinity_for_nan": "All exponent bits 1 and a fraction: that is no number, nan.",
+    "value_of/one_zero": "Zero has a sign, too: here it is -0.0.",
+    "value_of/bias_of_fp16": "A constant of fp16 left in? E and M differ here.",
+    "value_of/fraction_of_fp16": "A constant of fp16 left in? E and M differ here.",
+    "round_to/rounds_down": "This always rounds down; the nearest is wanted: torch.round.",
+    "round_to/half_up": "A tie goes to the even neighbour (torch.round does so), not always up.",
+    "round_to/one_spacing": "This is one spacing for all: it doubles with every power of two.",
+    "round_to/no_clamp": "The spacing shrinks for ever here: below 2 ** (1 - bias) it stands still (clamp the exponent).",
+    "round_to/flush_to_zero": "Subnormals are numbers, too: do not flush them to 0.",
+    "round_to/no_limit": "Beyond the largest number, 65504, comes infinity.",
+    "round_to/saturates": "This stops at the largest number; the formats go on to infinity.",
+    "round_to/limit_before_rounding": "65519 still rounds down to 65504: compare after rounding.",
+    "round_to/plus_infinity": "Minus a billion overflows to minus infinity.",
+    "round_to/one_bit_off": "One bit too coarse: the spacing is 2 ** (exponent - M), and frexp counts the exponent from one half.",
+    "round_to/three_dtypes": "E and M may be any: the bias, the spacing and the largest number follow from them.",
+    "round_to/nan_to_zero": "Infinity stays infinity, and nan stays nan.",
+    "LossScaler/never_scales": "The loss is not multiplied by the scale.",
+    "LossScaler/divides_the_loss": "The loss is divided by the scale.",
+    "LossScaler/never_unscales": "The step was taken with scaled gradients: divide them first.",
+    "LossScaler/steps_anyway": "It holds nan or inf. The step was taken although a gradient is not finite: leave it out.",
+    "LossScaler/says_nothing": "A step that was left out returns False.",
+    "LossScaler/never_halves": "The scale never halves.",
+    "LossScaler/never_doubles": "The scale never doubles.",
+    "LossScaler/counts_all_steps": "`good` counts steps in a row: a bad one starts it anew.",
+    "LossScaler/only_infinities": "Nan is not finite either: use isfinite.",
+    "LossScaler/first_group_only": "It holds nan or inf. One gradient that is not finite, in any group, leaves out the whole step.",
+    "LossScaler/last_gradient_decides": "It holds nan or inf. One gradient that is not finite, in any group, leaves out the whole step.",
+    "LossScaler/scales_the_loss_itself": "backward changes the loss in place: the caller still reports it. (loss * self.scale) is a new tensor.",
+    "LossScaler/scales_in_half": "It holds nan or inf. Scale in fp32: 16 bits end at 65,504.",
+    "LossScaler/has_a_ceiling": "The scale may grow beyond 2 ** 16.",
+    "LossScaler/has_a_floor": "The scale may fall below 1.",
+    "LossScaler/clears_gradients": "The gradients are cleared: that is zero_grad's work, not the scaler's.",
+    "LossScaler/expects_every_gradient": "A weight that took no part in the loss has p.grad None: leave it out.",
+    "amp_step/whole_model": "The weights themselves are now short numbers: steps smaller than half their spacing would vanish. Autocast leaves the weights in fp32.",
+    "amp_step/no_autocast": "The forward pass did not run in the asked dtype: torch.autocast(X_BD.device.type, dtype=dtype).",
+    "amp_step/always_half": "The forward pass did not run in the asked dtype: torch.autocast(X_BD.device.type, dtype=dtype).",
+    "amp_step/returns_a_number": "A Python number: .item() waits for the chip in every step. Return loss.detach().",
+    "amp_step/returns_the_graph": "The loss still carries its graph: whoever keeps it keeps the graph. Return loss.detach().",
+    "amp_step/backward_inside": "backward ran under autocast: only forward and loss belong there.",
+    "amp_step/no_zero_grad": "The old gradients are still in it: optimizer.zero_grad() comes first.",
+    "amp_step/ignores_the_scaler": "The scaler is there to do both: scaler.backward(loss), then scaler.step(optimizer).",
+    "amp_step/loss_in_short_numbers": "The loss is in short numbers: cross_entropy belongs under autocast, which computes it in fp32.",
+    "amp_step/steps_twice": "One step only: is optimizer.step() called once more?",
+    "amp_step/fetches_and_wraps": "Python waits for the chip in every step: it asks for a value, as .item(), float(x) and `if x` do. Return loss.detach(), a tensor.",
+    "amp_step/looks_for_nan": "Python waits for the chip in every step: it asks for a value, as .item(), float(x) and `if x` do. Return loss.detach(), a tensor.",
+    "amp_step/keeps_a_history": "Python waits for the chip in every step: it asks for a value, as .item(), float(x) and `if x` do. Return loss.detach(), a tensor.",
+    "amp_step/always_bfloat": "The forward pass did not run in the asked dtype: dtype=dtype.",
+    "amp_step/always_the_cpu": "Autocast belongs to one kind of device, that of the batch: X_BD.device.type.",
+    "amp_step/returns_the_scaled_loss": "The loss itself is wanted, not the scaled one.",
+    "amp_step/clears_at_the_end": "The old gradients are still in it: optimizer.zero_grad() comes first.",
+    "saved_bytes/everything": "Twice counted, and the weights on top.",
+    "saved_bytes/each_time": "The ReLU's result is counted twice: relu saves it, and the next layer saves the same memory as its input.",
+    "saved_bytes/with_weights": "The weights are counted as well: they were there before the step.",
+    "saved_bytes/numbers": "These are numbers, not bytes: times element_size().",
+    "saved_bytes/four_bytes_always": "A bf16 number has 2 bytes: element_size().",
+    "saved_bytes/all_outputs": "Every layer's output is counted, also what nobody saves.",
+    "saved_bytes/without_the_input": "The input is missing: the first layer needs it for its weights' gradient.",
+    "saved_bytes/known_by_id": "A view is the same memory as what it is a view of: know it by its data_ptr().",
+    "saved_bytes/matrices_only": "What is kept may have any number of axes.",
+    "saved_bytes/switches_to_eval": "The model is left in eval mode: it is the caller's.",
+    "saved_bytes/runs_backward": "Gradients are left in the caller's model: a forward pass is enough, nothing is asked of backward.",
+    "step_bytes/no_biases": "The constants (biases) are missing: (D + 1) * H.",
+    "step_bytes/no_bytes": "These are numbers, not bytes: 4 bytes each.",
+    "step_bytes/gradient_a_row": "A gradient does not grow with the batch: one a weight.",
+    "step_bytes/always_adam": "It depends on `states`.",
+    "step_bytes/without_the_loss": "The loss keeps its log-probabilities, (B, C): the last width counts.",
+    "step_bytes/input_left_out": "The input is missing: the first layer keeps it.",
+    "step_bytes/one_row": "The batch is missing: every row keeps its own.",
+    "step_bytes/relu_twice": "ReLU's result and the next layer's input are the same memory: once.",
+    "step_bytes/one_number": "A dict with four names is wanted.",
+    "step_flops/three_for_all": "Nobody asks for the gradient of the input: the first layer has one product fewer.",
+    "step_flops/forward": "This is the forward pass alone.",
+    "step_flops/multiplications": "A multiplication and an addition: two operations.",
+    "step_flops/of_one_row": "The batch is missing: every row is multiplied.",
+    "step_flops/last_saves": "It is the first layer that saves a product, not the last.",
+    "step_flops/backward": "This is the backward pass alone.",
+    "step_flops/three_layers_at_most": "Three products a layer, two for the first.",
+    "idle_share/idle_time": "This is the idle time, not its share.",
+    "idle_share/adds_durations": "Time in which two spans are open counts once: durations do not add up.",
+    "idle_share/forgets_the_long_one": "A short span inside a long one moved the end back: until = max(until, end).",
+    "idle_share/takes_the_order": "A trace need not be in order: sort by start first.",
+    "idle_share/from_zero": "The clock starts anywhere, and not at whole seconds: count from the first start.",
+    "idle_share/idle_over_busy": "This is idle over busy: divide by last end - first start.",
+    "idle_share/whole_seconds": "The clock starts anywhere, and not at whole seconds: count from the first start.",
+    "Work/counts_nothing": "Nothing is counted.",
+    "Work/counts_results": "These are the calls: count the numbers in each result, out.numel().",
+    "Work/writes_in_bytes": "These are bytes: writes counts numbers.",
+    "Work/casts_are_copies": "A conversion on the spot crosses no wire: a copy keeps the dtype or changes the device.",
+    "Work/dtype_alone": "The device changes, so it is a copy, whatever the dtype does.",
+    "Work/copies_in_numbers": "These are numbers: times element_size().",
+    "Work/bytes_of_the_result": "Count what leaves: the argument's bytes, not the result's.",
+    "Work/only_item": 'Python waits in "_local_scalar_dense", whoever calls it.',
+    "Work/takes_all_for_a_tensor": "A result may be a tuple: ask isinstance(out, torch.Tensor) first.",
+    "Work/four_bytes_a_number": "A float64 number has 8 bytes: args[0].element_size().",
+    "Work/no_tensor_is_a_wait": 'Not every result that is no tensor is a wait: ask for the name "_local_scalar_dense".',
+    "Work/writes_of_floats": "True and False are written, too: every tensor counts.",
+    "train_fast/still_1": "5 of 6 are repaired. Still there: scaling all rows in every step.",
+    "train_fast/still_2": "5 of 6 are repaired. Still there: fetching rows one at a time.",
+    "train_fast/still_3": "5 of 6 are repaired. Still there: sending float64.",
+    "train_fast/still_4": "5 of 6 are repaired. Still there: sending what never changes.",
+    "train_fast/still_5": "5 of 6 are repaired. Still there: fetching every loss by itself (stack, then fetch once).",
+    "train_fast/still_6": "5 of 6 are repaired. Still there: a graph for the validation.",
+    "train_fast/still_1_2_3_4_5_6": "0 of 6 are repaired. Still there: scaling all rows in every step; fetching rows one at a time; sending float64; sending what never changes; fetching every loss by itself (stack, then fetch once); a graph for the validation.",
+    "train_fast/scales_by_its_own_batch": "The script computes something else now. The same batches, in the same order, scaled by the training rows' mean and deviation, one loss a step.",
+    "train_fast/forgets_the_price": "The script computes something else now. The same batches, in the same order, scaled by the training rows' mean and deviation, one loss a step.",
+    "train_fast/tensors_come_back": "The losses are still tensors: fetch them once, at the end, with torch.stack(losses).tolist().",
+    "train_fast/no_validation": "The validation says something else now: one accuracy an epoch, rows scaled like the training rows.",
+    "train_fast/sends_nothing": "The rows never crossed the wire: what the model sees has to be sent to the device, also where that is the CPU.",
+    "train_fast/trains_a_copy": "The weights of the model that was handed in differ from the slow script's.",
+    "train_fast/two_epochs": "`epochs` is ignored: these are two.",
+    "train_fast/thirty_two_rows": "`B` is ignored: these are steps of 32 rows.",
+    "train_fast/whole_batches": "The last, shorter batch is left out.",
+    "train_fast/validation_by_itself": "The validation rows are scaled by their own mean and deviation: take those of the training rows.",
+    "train_fast/scales_in_place": "The caller's rows are changed in place: scale into a new tensor.",
+    "train_fast/tolist": "5 of 6 are repaired. Still there: fetching every loss by itself (stack, then fetch once).",
+    "train_fast/numpy": "5 of 6 are repaired. Still there: fetching every loss by itself (stack, then fetch once).",
+    "train_fast/cpu": "5 of 6 are repaired. Still there: fetching every loss by itself (stack, then fetch once).",
+    "train_fast/sends_it_back": "4 of 6 are repaired. Still there: sending what never changes; fetching every loss by itself (stack, then fetch once).",
+}
+
+
+class _Made:
+    "Slips made in a loop, or plain values."
+
+    def add(self, exercise, name, answer, says=None):
+        ex.chapter.exercises[exercise].slip(SAID.get(f"{exercise}/{name}") or "")(
+            answer
+        )
+
+    def value(self, exercise, answer, says=None):
+        self.add(exercise, repr(answer), answer, says)
+
+    def __call__(self, exercise, says=None):
+        return lambda made: self.add(exercise, made.__name__, made, says)
+
+
+wrong = _Made()
+
+
+# ---- to_device ----
+
+
+@ex.to_device.slip(
+    "The tensor did not move: x.to(device) changes nothing in x, it returns a new tensor. Return that."
+)
+def moves_nothing(thing, device):
+    if isinstance(thing, torch.Tensor):
+        thing.to(device)
+    return thing
+
+
+@ex.to_device.slip(
+    "The batch comes back as it went in: look into dicts, lists and tuples."
+)
+def only_tensors(thing, device):
+    return thing.to(device) if isinstance(thing, torch.Tensor) else thing
+
+
+@ex.to_device.slip("A tensor deep inside did not move: the function must call itself.")
+def one_level(thing, device):
+    move = lambda t: t.to(device) if isinstance(t, torch.Tensor) else t
+    if isinstance(thing, dict):
+        return {k: move(v) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(map(move, thing))
+    return move(thing)
+
+
+@ex.to_device.slip("A list goes in, so a list comes out: type(thing)(...).")
+def lists_become_tuples(thing, device):
+    if isinstance(thing, dict):
+        return {k: lists_become_tuples(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return tuple(lists_become_tuples(v, device) for v in thing)
+    return thing.to(device) if isinstance(thing, torch.Tensor) else thing
+
+
+@ex.to_device.slip(told="has no attribute 'to'")
+def takes_all_for_tensors(thing, device):
+    if isinstance(thing, dict):
+        return {k: takes_all_for_tensors(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(takes_all_for_tensors(v, device) for v in thing)
+    return thing.to(device)
+
+
+@ex.to_device.slip("The labels have changed their type: only the device changes.")
+def to_float_as_well(thing, device):
+    if isinstance(thing, dict):
+        return {k: to_float_as_well(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(to_float_as_well(v, device) for v in thing)
+    return thing.to(device, torch.float32) if hasattr(thing, "dtype") else thing
+
+
+@ex.to_device.slip("What is no tensor stays as it is.")
+def numbers_become_tensors(thing, device):
+    if isinstance(thing, dict):
+        return {k: numbers_become_tensors(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(numbers_become_tensors(v, device) for v in thing)
+    return thing if isinstance(thing, str) else torch.as_tensor(thing).to(device)
+
+
+@ex.to_device.slip("Move to the device that is handed in.")
+def always_meta(thing, device):
+    return gpu.to_device(thing, "meta")
+
+
+@ex.to_device.slip("The tensor has lost its graph: only the device changes.")
+def detaches(thing, device):
+    if isinstance(thing, dict):
+        return {k: detaches(v, device) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return type(thing)(detaches(v, device) for v in thing)
+    return thing.detach().to(device) if isinstance(thing, torch.Tensor) else thing
+
+
+# ---- seconds ----
+
+
+def _seconds(
+    run, wait, repeats, warm_up, clock, waits=(True, True), best=statistics.median
+):
+    for _ in range(warm_up):
+        run()
+    if waits[0]:
+        wait()
+    taken = []
+    for _ in range(repeats):
+        start = clock()
+        run()
+        if waits[1]:
+            wait()
+        taken.append(clock() - start)
+    return best(taken)
+
+
+@ex.seconds.slip(
+    "This is the cost of putting the work into the queue: wait() before the second look at the clock."
+)
+def naive(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, waits=(True, False))
+
+
+@ex.seconds.slip(
+    "The work of the warm-up is still in the queue when the clock starts: wait() after the warm-up as well."
+)
+def warm_up_in_the_queue(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, waits=(False, True))
+
+
+@ex.seconds.slip("This is the mean: one interruption moves it. Take the median.")
+def mean(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=statistics.mean)
+
+
+@ex.seconds.slip("This is the fastest call, not the median one.")
+def fastest(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=min)
+
+
+@ex.seconds.slip("This is the sum of all calls, not the time of one.")
+def total(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=sum)
+
+
+@ex.seconds.slip("The slow first calls are counted: warm up first.")
+def no_warm_up(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, 0, clock, best=statistics.median)
+
+
+@ex.seconds.slip("The number of calls is off: warm_up and then repeats of them.")
+def three_calls_are_enough(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, 3, warm_up, clock)
+
+
+@ex.seconds.slip("This is the slowest call, not the median one.")
+def slowest(run, wait, repeats=7, warm_up=2, clock=None):
+    taken = []
+    for _ in range(warm_up):
+        run()
+    wait()
+    for _ in range(repeats):
+        start = clock()
+        run()
+        wait()
+        taken.append(clock() - start)
+    return max(taken) if repeats == 4 else statistics.median(taken)
+
+
+@ex.seconds.slip("Read the clock that was handed in, twice a call.")
+def own_clock(run, wait, repeats=7, warm_up=2, clock=None):
+    import time
+
+    if clock.__name__ == "clock":
+        return _seconds(run, wait, repeats, warm_up, clock)
+    return _seconds(run, wait, repeats, warm_up, time.perf_counter)
+
+
+@ex.seconds.slip("`warm_up` is ignored: this is its default number of calls.")
+def two_warm_ups(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, 2, clock)
+
+
+@ex.seconds.slip("`repeats` is ignored: this is its default number of calls.")
+def seven_repeats(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, 7, warm_up, clock)
+
+
+@ex.seconds.slip("Four samples have two in the middle: the median is the mean of both.")
+def upper_middle(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=statistics.median_high)
+
+
+@ex.seconds.slip(
+    "Four samples have two in the middle: the median is the mean of both. "
+)
+def lower_middle(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, repeats, warm_up, clock, best=statistics.median_low)
+
+
+# ---- step_seconds ----
+
+
+@ex.step_seconds.slip("Nothing overlaps: the parts add up.")
+def always_the_slowest(load, copy, compute, workers=0, overlap=False):
+    return max(load / max(workers, 1), copy + compute)
+
+
+@ex.step_seconds.slip(
+    "A worker loads beside the training: the slower side sets the pace, they do not add up."
+)
+def workers_add_up(load, copy, compute, workers=0, overlap=False):
+    side = max(copy, compute) if overlap else copy + compute
+    return load / max(workers, 1) + side
+
+
+@ex.step_seconds.slip("Two workers hand over a batch every load / 2.")
+def one_worker_is_enough(load, copy, compute, workers=0, overlap=False):
+    side = max(copy, compute) if overlap else copy + compute
+    return max(load, side) if workers else load + copy + compute
+
+
+@ex.step_seconds.slip(
+    "Without workers there is no next batch that could be copied ahead: all add up."
+)
+def overlap_without_workers(load, copy, compute, workers=0, overlap=False):
+    side = max(copy, compute) if overlap else copy + compute
+    return max(load / workers, side) if workers else load + side
+
+
+@ex.step_seconds.slip("With overlap the wire and the chip work at the same time.")
+def never_overlaps(load, copy, compute, workers=0, overlap=False):
+    return max(load / workers, copy + compute) if workers else load + copy + compute
+
+
+@ex.step_seconds.slip("Copy and compute add up as long as overlap is False.")
+def always_overlaps(load, copy, compute, workers=0, overlap=False):
+    if not workers:
+        return load + copy + compute
+    return max(load / workers, copy, compute)
+
+
+@ex.step_seconds.slip("Without workers the loading still adds up.")
+def overlap_hides_all(load, copy, compute, workers=0, overlap=False):
+    side = max(copy, compute) if overlap else copy + compute
+    if not workers:
+        return max(load, side) if overlap else load + copy + compute
+    return max(load / workers, side)
+
+
+@ex.step_seconds.slip("The copy is missing.")
+def without_the_wire(load, copy, compute, workers=0, overlap=False):
+    return max(load / workers, compute) if workers else load + compute
+
+
+@ex.step_seconds.slip(
+    "The slowest stage sets the pace, and every worker counts: load / workers."
+)
+def two_workers_at_most(load, copy, compute, workers=0, overlap=False):
+    return gpu.step_seconds(load, copy, compute, min(workers, 2), overlap)
+
+
+@ex.step_seconds.slip(
+    "The slowest stage sets the pace, and every worker counts: load / workers."
+)
+def three_workers_at_most(load, copy, compute, workers=0, overlap=False):
+    return gpu.step_seconds(load, copy, compute, min(workers, 3), overlap)
+
+
+@ex.step_seconds.slip(
+    "load / workers: with workers, the training process does not load as well."
+)
+def one_worker_more(load, copy, compute, workers=0, overlap=False):
+    return gpu.step_seconds(load, copy, compute, workers and workers + 1, overlap)
+
+
+# ---- Ready ----
+
+
+@ex.Ready.slip(
+    "__getitems__ is missing (mind the s): a DataLoader asks it for a whole batch."
+)
+class one_at_a_time(torch.utils.data.Dataset):
+    def __init__(self, slow):
+        self.X = (torch.stack([slow.parse(i) for i in range(len(slow))]) - 0.3) / 0.4
+        self.y = slow.y_N
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, i):
+        return self.X[i], self.y[i]
+
+
+@ex.Ready.slip("A batch still parses text: move the work into __init__.")
+class parses_in_the_batch(gpu.Ready):
+    def __init__(self, slow):
+        self.slow, self.y_N = slow, slow.y_N
+
+    def __getitems__(self, rows):
+        X = torch.stack([self.slow.parse(i) for i in rows])
+        return (X - 0.3) / 0.4, self.y_N[rows]
+
+
+@ex.Ready.slip("The rows are not scaled: (x - 0.3) / 0.4.")
+class not_scaled(gpu.Ready):
+    def __init__(self, slow):
+        self.X_ND = torch.stack([slow.parse(i) for i in range(len(slow))])
+        self.y_N = slow.y_N
+
+
+@ex.Ready.slip(
+    "This is a list of rows that somebody still has to stack: index once with the whole list, X_ND[rows]."
+)
+class list_of_rows(gpu.Ready):
+    def __getitems__(self, rows):
+        return [(self.X_ND[i], self.y_N[i]) for i in rows]
+
+
+@ex.Ready.slip(
+    "Too many operators for one batch: index once with the whole list and scale in __init__."
+)
+class stacks_rows(gpu.Ready):
+    def __getitems__(self, rows):
+        X = torch.stack([self.X_ND[i] for i in rows])
+        return X, torch.stack([self.y_N[i] for i in rows])
+
+
+@ex.Ready.slip("Rows are parsed more than once: once each, in __init__.")
+class parses_twice(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        super().__init__(slow)
+
+
+@ex.Ready.slip("One label a row, in the order of the rows.")
+class labels_in_order(gpu.Ready):
+    def __getitems__(self, rows):
+        return self.X_ND[rows], self.y_N[: len(rows)]
+
+
+@ex.Ready.slip("The labels have changed their type: cross_entropy wants whole numbers.")
+class float_labels(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        self.y_N = self.y_N.float()
+
+
+@ex.Ready.slip(
+    "A batch is still scaled: the numbers written are more than its own. Scale in __init__."
+)
+class scales_each_batch(not_scaled):
+    def __getitems__(self, rows):
+        return (self.X_ND[rows] - 0.3) / 0.4, self.y_N[rows]
+
+
+@ex.Ready.slip(
+    "The rows are kept one by one, so that every batch must stack them: stack once, in __init__."
+)
+class keeps_a_list(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        self.X_ND = list(self.X_ND)
+
+    def __getitems__(self, rows):
+        return torch.stack([self.X_ND[i] for i in rows]), self.y_N[rows]
+
+
+@ex.Ready.slip("Ready changes the dataset that it was made from: others still read it.")
+class takes_the_text_away(gpu.Ready):
+    def __init__(self, slow):
+        super().__init__(slow)
+        slow.lines = None
+
+
+# ---- value_of ----
+
+
+def _parts(bits, E, M):
+    sign = -1.0 if bits >> (E + M) else 1.0
+    return sign, (bits >> M) % 2**E, (bits % 2**M) / 2**M, 2 ** (E - 1) - 1
+
+
+@ex.value_of.slip("The hidden 1 in front of the fraction is missing.")
+def no_hidden_one(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    return sign * f * 2.0 ** (e - bias)
+
+
+@ex.value_of.slip("The bias is off by one: it is 2**(E-1) - 1, here 15.")
+def bias_too_large(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    return sign * (1 + f) * 2.0 ** (e - bias - 1)
+
+
+@ex.value_of.slip("The bias is not subtracted from the exponent.")
+def no_bias(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    return sign * (1 + f) * 2.0**e
+
+
+@ex.value_of.slip("The sign bit is not used.")
+def no_sign(bits, E, M):
+    return abs(precision.value_of(bits, E, M))
+
+
+@ex.value_of.slip(
+    "An exponent field of 0 has no hidden 1: the numbers below are subnormal."
+)
+def no_subnormals(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    return sign * (1 + f) * 2.0 ** (e - bias)
+
+
+@ex.value_of.slip("A subnormal's exponent is 1 - bias, that of the smallest normal.")
+def subnormals_too_small(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    if e == 0:
+        return sign * f * 2.0 ** (-bias)
+    return precision.value_of(bits, E, M)
+
+
+@ex.value_of.slip("Nothing is flushed to 0: fraction / 2**M * 2**(1 - bias).")
+def flushes(bits, E, M):
+    return 0.0 if (bits >> M) % 2**E == 0 else precision.value_of(bits, E, M)
+
+
+@ex.value_of.slip("The largest exponent field is kept for inf and nan.")
+def no_infinity(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    if e == 2**E - 1:
+        return sign * (1 + f) * 2.0 ** (e - bias)
+    return precision.value_of(bits, E, M)
+
+
+@ex.value_of.slip("All exponent bits 1 and a fraction: that is no number, nan.")
+def infinity_for_nan(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    return sign * math.inf if e == 2**E - 1 else precision.value_of(bits, E, M)
+
+
+@ex.value_of.slip("Zero has a sign, too: here it is -0.0.")
+def one_zero(bits, E, M):
+    return precision.value_of(bits, E, M) + 0.0
+
+
+@ex.value_of.slip("A constant of fp16 left in? E and M differ here.")
+def bias_of_fp16(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    if e in (0, 2**E - 1):
+        return precision.value_of(bits, E, M)
+    return sign * (1 + f) * 2.0 ** (e - 15)
+
+
+@ex.value_of.slip("A constant of fp16 left in? E and M differ here.")
+def fraction_of_fp16(bits, E, M):
+    sign, e, f, bias = _parts(bits, E, M)
+    if e in (0, 2**E - 1):
+        return precision.value_of(bits, E, M)
+    return sign * (1 + bits % 2**M / 1024) * 2.0 ** (e - bias)
+
+
+# ---- round_to ----
+
+
+def _round(x, E, M, step=torch.round, clamp=True, limit=True):
+    bias = 2 ** (E - 1) - 1
+    e = torch.frexp(x).exponent.double() - 1
+    spacing = 2.0 ** ((e.clamp(min=1 - bias) if clamp else e) - M)
+    y = step(x / spacing) * spacing
+    largest = (2 - 2.0**-M) * 2.0**bias
+    return torch.where(y.abs() > largest, x.sign() * torch.inf, y) if limit else y
+
+
+@ex.round_to.slip("This always rounds down; the nearest is wanted: torch.round.")
+def rounds_down(x, E, M):
+    return _round(x, E, M, torch.floor)
+
+
+@ex.round_to.slip(
+    "A tie goes to the even neighbour (torch.round does so), not always up."
+)
+def half_up(x, E, M):
+    return _round(x, E, M, lambda t: torch.floor(t + 0.5))
+
+
+@ex.round_to.slip("This is one spacing for all: it doubles with every power of two.")
+def one_spacing(x, E, M):
+    return torch.round(x * 2**M) / 2**M
+
+
+@ex.round_to.slip(
+    "The spacing shrinks for ever here: below 2 ** (1 - bias) it stands still (clamp the exponent)."
+)
+def no_clamp(x, E, M):
+    return _round(x, E, M, clamp=False)
+
+
+@ex.round_to.slip("Subnormals are numbers, too: do not flush them to 0.")
+def flush_to_zero(x, E, M):
+    y = precision.round_to(x, E, M)
+    return torch.where(y.abs() < 2.0 ** (2 - 2 ** (E - 1)), 0.0 * y, y)
+
+
+@ex.round_to.slip("Beyond the largest number, 65504, comes infinity.")
+def no_limit(x, E, M):
+    return _round(x, E, M, limit=False)
+
+
+@ex.round_to.slip("This stops at the largest number; the formats go on to infinity.")
+def saturates(x, E, M):
+    largest = (2 - 2.0**-M) * 2.0 ** (2 ** (E - 1) - 1)
+    return _round(x, E, M, limit=False).clamp(-largest, largest)
+
+
+@ex.round_to.slip("65519 still rounds down to 65504: compare after rounding.")
+def limit_before_rounding(x, E, M):
+    largest = (2 - 2.0**-M) * 2.0 ** (2 ** (E - 1) - 1)
+    return torch.where(
+        x.abs() > largest, x.sign() * torch.inf, precision.round_to(x, E, M)
+    )
+
+
+@ex.round_to.slip("Minus a billion overflows to minus infinity.")
+def plus_infinity(x, E, M):
+    y = precision.round_to(x, E, M)
+    return torch.where(y.isinf(), torch.inf, y)
+
+
+@ex.round_to.slip(
+    "One bit too coarse: the spacing is 2 ** (exponent - M), and frexp counts the exponent from one half."
+)
+def one_bit_off(x, E, M):
+    bias = 2 ** (E - 1) - 1
+    spacing = 2.0 ** (
+        torch.frexp(x).exponent.double().clamp(min=1 - bias) - M
+    )  # from one half
+    return torch.round(x / spacing) * spacing
+
+
+@ex.round_to.slip(
+    "E and M may be any: the bias, the spacing and the largest number follow from them."
+)
+def three_dtypes(x, E, M):
+    known = {(8, 7): torch.bfloat16, (5, 10): torch.float16, (5, 2): torch.float8_e5m2}
+    return x.to(known.get((E, M), torch.float32)).double()
+
+
+@ex.round_to.slip("Infinity stays infinity, and nan stays nan.")
+def nan_to_zero(x, E, M):
+    return precision.round_to(x, E, M).nan_to_num(
+        nan=0.0, posinf=math.inf, neginf=-math.inf
+    )
+
+
+# ---- LossScaler ----
+
+
+@ex.LossScaler.slip("The loss is not multiplied by the scale.")
+class never_scales(precision.LossScaler):
+    def backward(self, loss):
+        loss.backward()
+
+
+@ex.LossScaler.slip("The loss is divided by the scale.")
+class divides_the_loss(precision.LossScaler):
+    def backward(self, loss):
+        (loss / self.scale).backward()
+
+
+@ex.LossScaler.slip("The step was taken with scaled gradients: divide them first.")
+class never_unscales(precision.LossScaler):
+    def step(self, optimizer):
+        kept, self.scale = self.scale, 1.0
+        stepped = super().step(optimizer)
+        self.scale = kept
+        return stepped
+
+
+@ex.LossScaler.slip(
+    "It holds nan or inf. The step was taken although a gradient is not finite: leave it out."
+)
+class steps_anyway(precision.LossScaler):
+    def step(self, optimizer):
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad.div_(self.scale)
+        optimizer.step()
+        return True
+
+
+@ex.LossScaler.slip("A step that was left out returns False.")
+class says_nothing(precision.LossScaler):
+    def step(self, optimizer):
+        super().step(optimizer)
+        return True
+
+
+@ex.LossScaler.slip("The scale never halves.")
+class never_halves(precision.LossScaler):
+    def step(self, optimizer):
+        scale = self.scale
+        stepped = super().step(optimizer)
+        if not stepped:
+            self.scale = scale
+        return stepped
+
+
+@ex.LossScaler.slip("The scale never doubles.")
+class never_doubles(precision.LossScaler):
+    def step(self, optimizer):
+        self.good = 0
+        patience, self.patience = self.patience, 10**9
+        stepped = super().step(optimizer)
+        self.patience = patience
+        return stepped
+
+
+@ex.LossScaler.slip("`good` counts steps in a row: a bad one starts it anew.")
+class counts_all_steps(precision.LossScaler):
+    def step(self, optimizer):
+        good = self.good
+        stepped = super().step(optimizer)
+        if not stepped:
+            self.good = good
+        return stepped
+
+
+class _OwnTest(precision.LossScaler):
+    def bad(self, grad):
+        raise NotImplementedError
+
+    def step(self, optimizer):
+        groups = optimizer.param_groups[: self.groups]
+        grads = [p.grad for g in groups for p in g["params"] if p.grad is not None]
+        for grad in grads:
+            grad.div_(self.scale)
+        if any(self.bad(grad) for grad in grads):
+            self.scale, self.good = self.scale / 2, 0
+            return False
+        optimizer.step()
+        self.good += 1
+        if self.good == self.patience:
+            self.scale, self.good = self.scale * 2, 0
+        return True
+
+    groups = None
+
+
+@ex.LossScaler.slip("Nan is not finite either: use isfinite.")
+class only_infinities(_OwnTest):
+    def bad(self, grad):
+        return bool(grad.isinf().any())
+
+
+@ex.LossScaler.slip(
+    "It holds nan or inf. One gradient that is not finite, in any group, leaves out the whole step."
+)
+class first_group_only(_OwnTest):
+    groups = 1
+
+    def bad(self, grad):
+        return not bool(grad.isfinite().all())
+
+
+class _Grads(precision.LossScaler):
+    def grads(self, optimizer):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        return [p.grad for p in params if p.grad is not None]
+
+
+@ex.LossScaler.slip(
+    "It holds nan or inf. One gradient that is not finite, in any group, leaves out the whole step."
+)
+class last_gradient_decides(_Grads):
+    def step(self, optimizer):
+        ok = True
+        for grad in self.grads(optimizer):
+            grad.div_(self.scale)
+            ok = bool(grad.isfinite().all())
+        if not ok:
+            self.scale, self.good = self.scale / 2, 0
+            return False
+        optimizer.step()
+        self.good += 1
+        if self.good == self.patience:
+            self.scale, self.good = self.scale * 2, 0
+        return True
+
+
+@ex.LossScaler.slip(
+    "backward changes the loss in place: the caller still reports it. (loss * self.scale) is a new tensor."
+)
+class scales_the_loss_itself(precision.LossScaler):
+    def backward(self, loss):
+        with torch.no_grad():
+            value = loss.clone()
+        super().backward(loss)
+        loss.data.copy_(value * self.scale)
+
+
+@ex.LossScaler.slip("It holds nan or inf. Scale in fp32: 16 bits end at 65,504.")
+class scales_in_half(precision.LossScaler):
+    def backward(self, loss):
+        (loss.half() * self.scale).backward()
+
+
+@ex.LossScaler.slip("The scale may grow beyond 2 ** 16.")
+class has_a_ceiling(precision.LossScaler):
+    def step(self, optimizer):
+        before = self.scale
+        stepped = super().step(optimizer)
+        if self.scale > before:
+            self.scale = min(2.0**16, self.scale)
+        return stepped
+
+
+@ex.LossScaler.slip("The scale may fall below 1.")
+class has_a_floor(precision.LossScaler):
+    def step(self, optimizer):
+        stepped = super().step(optimizer)
+        self.scale = max(1.0, self.scale)
+        return stepped
+
+
+@ex.LossScaler.slip(
+    "The gradients are cleared: that is zero_grad's work, not the scaler's."
+)
+class clears_gradients(precision.LossScaler):
+    def step(self, optimizer):
+        stepped = super().step(optimizer)
+        if stepped:
+            optimizer.zero_grad()
+        return stepped
+
+
+@ex.LossScaler.slip(
+    "A weight that took no part in the loss has p.grad None: leave it out."
+)
+class expects_every_gradient(precision.LossScaler):
+    def step(self, optimizer):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad /= 1.0
+        return super().step(optimizer)
+
+
+# ---- amp_step ----
+
+
+def _amp(
+    model, X, y, optimizer, dtype, scaler=None, zero=True, inside=False, keep=False
+):
+    if zero:
+        optimizer.zero_grad()
+    with torch.autocast(X.device.type, dtype=dtype):
+        loss = F.cross_entropy(model(X), y)
+        if inside:
+            loss.backward()
+    if scaler is None:
+        if not inside:
+            loss.backward()
+        optimizer.step()
+    else:
+        scaler.backward(loss)
+        scaler.step(optimizer)
+    return loss if keep else loss.detach()
+
+
+@ex.amp_step.slip(
+    "The weights themselves are now short numbers: steps smaller than half their spacing would vanish. Autocast leaves the weights in fp32."
+)
+def whole_model(model, X, y, optimizer, dtype, scaler=None):
+    model.to(dtype)
+    return _amp(model, X, y, optimizer, dtype, scaler)
+
+
+@ex.amp_step.slip(
+    "The forward pass did not run in the asked dtype: torch.autocast(X_BD.device.type, dtype=dtype)."
+)
+def no_autocast(model, X, y, optimizer, dtype, scaler=None):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(X), y)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@ex.amp_step.slip(
+    "The forward pass did not run in the asked dtype: torch.autocast(X_BD.device.type, dtype=dtype)."
+)
+def always_half(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, torch.float16, scaler)
+
+
+@ex.amp_step.slip(
+    "A Python number: .item() waits for the chip in every step. Return loss.detach()."
+)
+def returns_a_number(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, dtype, scaler).item()
+
+
+@ex.amp_step.slip(
+    "The loss still carries its graph: whoever keeps it keeps the graph. Return loss.detach()."
+)
+def returns_the_graph(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, dtype, scaler, keep=True)
+
+
+@ex.amp_step.slip("backward ran under autocast: only forward and loss belong there.")
+def backward_inside(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, dtype, scaler, inside=True)
+
+
+@ex.amp_step.slip(
+    "The old gradients are still in it: optimizer.zero_grad() comes first."
+)
+def no_zero_grad(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, dtype, scaler, zero=False)
+
+
+@ex.amp_step.slip(
+    "The scaler is there to do both: scaler.backward(loss), then scaler.step(optimizer)."
+)
+def ignores_the_scaler(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, dtype)
+
+
+@ex.amp_step.slip(
+    "The loss is in short numbers: cross_entropy belongs under autocast, which computes it in fp32."
+)
+def loss_in_short_numbers(model, X, y, optimizer, dtype, scaler=None):
+    optimizer.zero_grad()
+    with torch.autocast("cpu", dtype=dtype):
+        z = model(X)
+    loss = F.cross_entropy(z, y)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@ex.amp_step.slip("One step only: is optimizer.step() called once more?")
+def steps_twice(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    if scaler is not None:
+        optimizer.step()
+    return loss
+
+
+@ex.amp_step.slip(
+    "Python waits for the chip in every step: it asks for a value, as .item(), float(x) and `if x` do. Return loss.detach(), a tensor."
+)
+def fetches_and_wraps(model, X, y, optimizer, dtype, scaler=None):
+    return torch.tensor(_amp(model, X, y, optimizer, dtype, scaler).item())
+
+
+@ex.amp_step.slip(
+    "Python waits for the chip in every step: it asks for a value, as .item(), float(x) and `if x` do. Return loss.detach(), a tensor."
+)
+def looks_for_nan(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    if loss.isnan():
+        raise ValueError("nan")
+    return loss
+
+
+@ex.amp_step.slip(
+    "Python waits for the chip in every step: it asks for a value, as .item(), float(x) and `if x` do. Return loss.detach(), a tensor."
+)
+def keeps_a_history(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    history = loss.tolist()
+    return loss if history else None
+
+
+@ex.amp_step.slip("The forward pass did not run in the asked dtype: dtype=dtype.")
+def always_bfloat(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, torch.bfloat16, scaler)
+
+
+@ex.amp_step.slip(
+    "Autocast belongs to one kind of device, that of the batch: X_BD.device.type."
+)
+def always_the_cpu(model, X, y, optimizer, dtype, scaler=None):
+    optimizer.zero_grad()
+    with torch.autocast("cpu", dtype=dtype):
+        loss = F.cross_entropy(model(X), y)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@ex.amp_step.slip("The loss itself is wanted, not the scaled one.")
+def returns_the_scaled_loss(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler)
+    return loss if scaler is None else loss * scaler.scale
+
+
+@ex.amp_step.slip(
+    "The old gradients are still in it: optimizer.zero_grad() comes first."
+)
+def clears_at_the_end(model, X, y, optimizer, dtype, scaler=None):
+    loss = _amp(model, X, y, optimizer, dtype, scaler, zero=False)
+    optimizer.zero_grad()
+    return loss
+
+
+# ---- saved_bytes ----
+
+
+def _saved(model, X):
+    found = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: found.append(t) or t, lambda t: t
+    ):
+        out = model(X)
+    return found, {p.data_ptr() for p in model.parameters()}, out
+
+
+@ex.saved_bytes.slip("Twice counted, and the weights on top.")
+def everything(model, X):
+    return sum(t.nbytes for t in _saved(model, X)[0])
+
+
+@ex.saved_bytes.slip(
+    "The ReLU's result is counted twice: relu saves it, and the next layer saves the same memory as its input."
+)
+def each_time(model, X):
+    found, weights, _ = _saved(model, X)
+    return sum(t.nbytes for t in found if t.data_ptr() not in weights)
+
+
+@ex.saved_bytes.slip(
+    "The weights are counted as well: they were there before the step."
+)
+def with_weights(model, X):
+    found, _, out = _saved(model, X)
+    return sum({t.data_ptr(): t.nbytes for t in found}.values())
+
+
+@ex.saved_bytes.slip("These are numbers, not bytes: times element_size().")
+def numbers(model, X):
+    found, weights, out = _saved(model, X)
+    kept = {t.data_ptr(): t.numel() for t in found if t.data_ptr() not in weights}
+    return sum(kept.values())
+
+
+@ex.saved_bytes.slip("A bf16 number has 2 bytes: element_size().")
+def four_bytes_always(model, X):
+    return 4 * numbers(model, X)
+
+
+@ex.saved_bytes.slip("Every layer's output is counted, also what nobody saves.")
+def all_outputs(model, X):
+    total = 0
+    for layer in model:
+        X = layer(X)
+        total += X.nbytes
+    return total
+
+
+@ex.saved_bytes.slip(
+    "The input is missing: the first layer needs it for its weights' gradient."
+)
+def without_the_input(model, X):
+    found, weights, out = _saved(model, X)
+    skip = weights | {X.data_ptr()}
+    kept = {t.data_ptr(): t.nbytes for t in found if t.data_ptr() not in skip}
+    return sum(kept.values())
+
+
+@ex.saved_bytes.slip(
+    "A view is the same memory as what it is a view of: know it by its data_ptr()."
+)
+def known_by_id(model, X):
+    found, weights, _ = _saved(model, X)
+    kept = {id(t): t.nbytes for t in found if t.data_ptr() not in weights}
+    return sum(kept.values())
+
+
+@ex.saved_bytes.slip("What is kept may have any number of axes.")
+def matrices_only(model, X):
+    found, weights, _ = _saved(model, X)
+    found = [t for t in found if t.dim() == 2 and t.data_ptr() not in weights]
+    return sum({t.data_ptr(): t.nbytes for t in found}.values())
+
+
+@ex.saved_bytes.slip("The model is left in eval mode: it is the caller's.")
+def switches_to_eval(model, X):
+    return profiling.saved_bytes(model.eval(), X)
+
+
+@ex.saved_bytes.slip(
+    "Gradients are left in the caller's model: a forward pass is enough, nothing is asked of backward."
+)
+def runs_backward(model, X):
+    model(X).sum().backward()
+    return profiling.saved_bytes(model, X)
+
+
+# ---- step_bytes ----
+
+
+def _bytes(widths, B, states=2, bias=1, size=4):
+    P = sum((D + bias) * H for D, H in zip(widths, widths[1:]))
+    return {
+        "weights": size * P,
+        "gradients": size * P,
+        "optimizer": size * states * P,
+        "activations": 4 * B * sum(widths),
+    }
+
+
+@ex.step_bytes.slip("The constants (biases) are missing: (D + 1) * H.")
+def no_biases(widths, B, states=2):
+    return _bytes(widths, B, states, bias=0)
+
+
+@ex.step_bytes.slip("These are numbers, not bytes: 4 bytes each.")
+def no_bytes(widths, B, states=2):
+    return _bytes(widths, B, states, size=1)
+
+
+@ex.step_bytes.slip("A gradient does not grow with the batch: one a weight.")
+def gradient_a_row(widths, B, states=2):
+    got = _bytes(widths, B, states)
+    return {**got, "gradients": B * got["gradients"]}
+
+
+@ex.step_bytes.slip("It depends on `states`.")
+def always_adam(widths, B, states=2):
+    return _bytes(widths, B)
+
+
+@ex.step_bytes.slip(
+    "The loss keeps its log-probabilities, (B, C): the last width counts."
+)
+def without_the_loss(widths, B, states=2):
+    return {**_bytes(widths, B, states), "activations": 4 * B * sum(widths[:-1])}
+
+
+@ex.step_bytes.slip("The input is missing: the first layer keeps it.")
+def input_left_out(widths, B, states=2):
+    return {**_bytes(widths, B, states), "activations": 4 * B * sum(widths[1:])}
+
+
+@ex.step_bytes.slip("The batch is missing: every row keeps its own.")
+def one_row(widths, B, states=2):
+    return {**_bytes(widths, B, states), "activations": 4 * sum(widths)}
+
+
+@ex.step_bytes.slip(
+    "ReLU's result and the next layer's input are the same memory: once."
+)
+def relu_twice(widths, B, states=2):
+    act = 4 * B * (sum(widths) + sum(widths[1:-1]))
+    return {**_bytes(widths, B, states), "activations": act}
+
+
+@ex.step_bytes.slip("A dict with four names is wanted.")
+def one_number(widths, B, states=2):
+    return sum(_bytes(widths, B, states).values())
+
+
+# ---- step_flops ----
+
+
+def _products(widths, B):
+    return [2 * B * D * H for D, H in zip(widths, widths[1:])]
+
+
+@ex.step_flops.slip(
+    "Nobody asks for the gradient of the input: the first layer has one product fewer."
+)
+def three_for_all(widths, B):
+    return 3 * sum(_products(widths, B))
+
+
+@ex.step_flops.slip("This is the forward pass alone.")
+def forward(widths, B):
+    return sum(_products(widths, B))
+
+
+@ex.step_flops.slip("A multiplication and an addition: two operations.")
+def multiplications(widths, B):
+    return profiling.step_flops(widths, B) // 2
+
+
+@ex.step_flops.slip("The batch is missing: every row is multiplied.")
+def of_one_row(widths, B):
+    return profiling.step_flops(widths, 1)
+
+
+@ex.step_flops.slip("It is the first layer that saves a product, not the last.")
+def last_saves(widths, B):
+    return 3 * sum(_products(widths, B)) - _products(widths, B)[-1]
+
+
+@ex.step_flops.slip("This is the backward pass alone.")
+def backward(widths, B):
+    return profiling.step_flops(widths, B) - sum(_products(widths, B))
+
+
+@ex.step_flops.slip("Three products a layer, two for the first.")
+def three_layers_at_most(widths, B):
+    pairs = _products(widths, B)
+    return 2 * pairs[0] + 3 * sum(pairs[1:3])
+
+
+# ---- idle_share ----
+
+
+@ex.idle_share.slip("This is the idle time, not its share.")
+def idle_time(spans):
+    return profiling.idle_share(spans) * (
+        max(e for _, e in spans) - min(s for s, _ in spans)
+    )
+
+
+@ex.idle_share.slip(
+    "Time in which two spans are open counts once: durations do not add up."
+)
+def adds_durations(spans):
+    length = max(e for _, e in spans) - min(s for s, _ in spans)
+    return max(0.0, 1 - sum(e - s for s, e in spans) / length)
+
+
+@ex.idle_share.slip(
+    "A short span inside a long one moved the end back: until = max(until, end)."
+)
+def forgets_the_long_one(spans):
+    spans = sorted(spans)
+    first = until = spans[0][0]
+    idle = 0.0
+    for start, end in spans:
+        idle += max(0.0, start - until)
+        until = end
+    return idle / (until - first)
+
+
+@ex.idle_share.slip("A trace need not be in order: sort by start first.")
+def takes_the_order(spans):
+    first = until = spans[0][0]
+    idle = 0.0
+    for start, end in spans:
+        idle += max(0.0, start - until)
+        until = max(until, end)
+    return idle / (until - first)
+
+
+@ex.idle_share.slip(
+    "The clock starts anywhere, and not at whole seconds: count from the first start."
+)
+def from_zero(spans):
+    return profiling.idle_share([(0.0, 0.0), *spans])
+
+
+@ex.idle_share.slip("This is idle over busy: divide by last end - first start.")
+def idle_over_busy(spans):
+    idle = profiling.idle_share(spans)
+    return 2 * idle / (1.5 - idle)
+
+
+@ex.idle_share.slip(
+    "The clock starts anywhere, and not at whole seconds: count from the first start."
+)
+def whole_seconds(spans):
+    first, last = min(s for s, _ in spans), max(e for _, e in spans)
+    ticks = range(int(first), int(last))
+    return 1 - sum(any(a <= t < b for a, b in spans) for t in ticks) / len(ticks)
+
+
+# ---- Work ----
+
+
+@ex.Work.slip("Nothing is counted.")
+class counts_nothing(profiling.Work):
+    def note(self, name, args, out):
+        return None
+
+
+@ex.Work.slip("These are the calls: count the numbers in each result, out.numel().")
+class counts_results(profiling.Work):
+    def note(self, name, args, out):
+        super().note(name, args, torch.zeros(()) if name != "_to_copy" else out)
+
+
+@ex.Work.slip("These are bytes: writes counts numbers.")
+class writes_in_bytes(profiling.Work):
+    def note(self, name, args, out):
+        super().note(name, args, out)
+        if isinstance(out, torch.Tensor):
+            self.writes += out.numel() * (out.element_size() - 1)
+
+
+@ex.Work.slip(
+    "A conversion on the spot crosses no wire: a copy keeps the dtype or changes the device."
+)
+class casts_are_copies(profiling.Work):
+    def note(self, name, args, out):
+        super().note(name, args, out)
+        if name == "_to_copy" and out.dtype != args[0].dtype:
+            self.copies, self.bytes = self.copies + 1, self.bytes + args[0].nbytes
+
+
+@ex.Work.slip("The device changes, so it is a copy, whatever the dtype does.")
+class dtype_alone(profiling.Work):
+    def note(self, name, args, out):
+        copies, size = self.copies, self.bytes
+        super().note(name, args, out)
+        if name == "_to_copy" and out.dtype != args[0].dtype:
+            self.copies, self.bytes = copies, size
+
+
+@ex.Work.slip("These are numbers: times element_size().")
+class copies_in_numbers(profiling.Work):
+    def note(self, name, args, out):
+        size = self.bytes
+        super().note(name, args, out)
+        if self.bytes > size:
+            self.bytes = size + args[0].numel()
+
+
+@ex.Work.slip("Count what leaves: the argument's bytes, not the result's.")
+class bytes_of_the_result(profiling.Work):
+    def note(self, name, args, out):
+        size = self.bytes
+        super().note(name, args, out)
+        if self.bytes > size:
+            self.bytes = size + out.numel() * out.element_size()
+
+
+@ex.Work.slip('Python waits in "_local_scalar_dense", whoever calls it.')
+class only_item(profiling.Work):
+    def note(self, name, args, out):
+        super().note(name.replace("_local_scalar_dense", "item_"), args, out)
+        self.syncs += name == "item"
+
+
+@ex.Work.slip("A result may be a tuple: ask isinstance(out, torch.Tensor) first.")
+class takes_all_for_a_tensor(profiling.Work):
+    def note(self, name, args, out):
+        super().note(name, args, out)
+        if name == "split":
+            self.calls += len(out) - 1
+
+
+@ex.Work.slip("A float64 number has 8 bytes: args[0].element_size().")
+class four_bytes_a_number(profiling.Work):
+    def note(self, name, args, out):
+        size = self.bytes
+        super().note(name, args, out)
+        if self.bytes > size:
+            self.bytes = size + 4 * args[0].numel()
+
+
+@ex.Work.slip(
+    'Not every result that is no tensor is a wait: ask for the name "_local_scalar_dense".'
+)
+class no_tensor_is_a_wait(profiling.Work):
+    def note(self, name, args, out):
+        super().note("" if name == "_local_scalar_dense" else name, args, out)
+        self.syncs += not isinstance(out, torch.Tensor)
+
+
+@ex.Work.slip("True and False are written, too: every tensor counts.")
+class writes_of_floats(profiling.Work):
+    def note(self, name, args, out):
+        writes = self.writes
+        super().note(name, args, out)
+        if isinstance(out, torch.Tensor) and not out.is_floating_point():
+            self.writes = writes
+
+
+# ---- train_fast ----
+
+
+def _left(*bugs):
+    def train(model, train, valid, price_C, device, epochs=2, B=32):
+        return planted(model, train, valid, price_C, device, epochs, B, bugs)
+
+    train.__name__ = "still_" + "_".join(map(str, bugs))
+    return train
+
+
+for bugs, says in [
+    ((1,), "5 of 6 are repaired. Still there: scaling all rows"),
+    ((2,), "5 of 6 are repaired. Still there: fetching rows one at a time"),
+    ((3,), "5 of 6 are repaired. Still there: sending float64"),
+    ((4,), "5 of 6 are repaired. Still there: sending what never changes"),
+    ((5,), "5 of 6 are repaired. Still there: fetching every loss"),
+    ((6,), "5 of 6 are repaired. Still there: a graph for the validation"),
+    ((1, 2, 3, 4, 5, 6), "0 of 6 are repaired"),
+]:
+    wrong("train_fast", says=says)(_left(*bugs))
+
+
+def _fast(model, train, valid, price_C, device, epochs=2, B=32):
+    return planted(model, train, valid, price_C, device, epochs, B, ())
+
+
+@ex.train_fast.slip(
+    "The script computes something else now. The same batches, in the same order, scaled by the training rows' mean and deviation, one loss a step."
+)
+def scales_by_its_own_batch(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    X = torch.cat([(b - b.mean()) / b.std() for b in X.split(B)])
+    return _fast(model, (X, y), valid, price_C, device, epochs, B)
+
+
+@ex.train_fast.slip(
+    "The script computes something else now. The same batches, in the same order, scaled by the training rows' mean and deviation, one loss a step."
+)
+def forgets_the_price(model, train, valid, price_C, device, epochs=2, B=32):
+    return _fast(model, train, valid, torch.ones(10), device, epochs, B)
+
+
+@ex.train_fast.slip(
+    "The losses are still tensors: fetch them once, at the end, with torch.stack(losses).tolist()."
+)
+def tensors_come_back(model, train, valid, price_C, device, epochs=2, B=32):
+    losses, right = _fast(model, train, valid, price_C, device, epochs, B)
+    return [torch.tensor(v) for v in losses], right
+
+
+@ex.train_fast.slip(
+    "The validation says something else now: one accuracy an epoch, rows scaled like the training rows."
+)
+def no_validation(model, train, valid, price_C, device, epochs=2, B=32):
+    losses, right = _fast(model, train, valid, price_C, device, epochs, B)
+    return losses, [0.0] * epochs
+
+
+@ex.train_fast.slip(
+    "The rows never crossed the wire: what the model sees has to be sent to the device, also where that is the CPU."
+)
+def sends_nothing(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    X, V = ((t - X.mean()) / X.std() for t in (X, V))
+    X, V = X.float(), V.float()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses, right = [], []
+    for _ in range(epochs):
+        for x_B, y_B in zip(X.split(B), y.split(B)):
+            loss = F.cross_entropy(model(x_B), y_B, weight=price_C)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        with torch.inference_mode():
+            right.append((model(V).argmax(1) == w).float().mean().item())
+    return torch.stack(losses).tolist(), right
+
+
+@ex.train_fast.slip(
+    "The weights of the model that was handed in differ from the slow script's."
+)
+def trains_a_copy(model, train, valid, price_C, device, epochs=2, B=32):
+    import copy
+
+    return _fast(copy.deepcopy(model), train, valid, price_C, device, epochs, B)
+
+
+@ex.train_fast.slip("`epochs` is ignored: these are two.")
+def two_epochs(model, train, valid, price_C, device, epochs=2, B=32):
+    return _fast(model, train, valid, price_C, device, 2, B)
+
+
+@ex.train_fast.slip("`B` is ignored: these are steps of 32 rows.")
+def thirty_two_rows(model, train, valid, price_C, device, epochs=2, B=32):
+    return _fast(model, train, valid, price_C, device, epochs, 32)
+
+
+@ex.train_fast.slip("The last, shorter batch is left out.")
+def whole_batches(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), n = train, len(train[0]) // B * B
+    return _fast(model, (X[:n], y[:n]), valid, price_C, device, epochs, B)
+
+
+@ex.train_fast.slip(
+    "The validation rows are scaled by their own mean and deviation: take those of the training rows."
+)
+def validation_by_itself(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    V = (V - V.mean()) / V.std() * X.std() + X.mean()
+    return _fast(model, train, (V, w), price_C, device, epochs, B)
+
+
+@ex.train_fast.slip("The caller's rows are changed in place: scale into a new tensor.")
+def scales_in_place(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    mean, std = X.mean(), X.std()
+    for rows in (X, V):
+        rows.sub_(mean).div_(std)
+    return _fast(model, train, valid, price_C, device, epochs, B)
+
+
+def _fetching(name, fetch):
+    "The repaired script, and every loss fetched in another way than .item()."
+
+    def train(model, train, valid, price_C, device, epochs=2, B=32):
+        losses, right = _fast(model, train, valid, price_C, device, epochs, B)
+        for loss in losses:
+            fetch(torch.tensor(loss))
+        return losses, right
+
+    train.__name__ = name
+    return train
+
+
+for name, fetch in {
+    "tolist": torch.Tensor.tolist,
+    "numpy": torch.Tensor.numpy,
+    "cpu": torch.Tensor.cpu,
+    "sends_it_back": lambda loss: loss.to("cpu", copy=True),
+}.items():
+    wrong("train_fast", says="fetching every loss by itself")(_fetching(name, fetch))

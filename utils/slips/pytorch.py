@@ -1,0 +1,1325 @@
+import io
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from utils.checks import pytorch as ex
+from utils.checks.pytorch import KINDS
+
+SAID = {
+    "strides_of/reversed_strides": "This is turned round: rows lie one after another, so the last axis moves by 1.",
+    "strides_of/from_the_left": "This counts from the left (the order of Fortran): an axis jumps over the axes to its right.",
+    "strides_of/one_too_far": "One axis too far: an axis does not jump over itself.",
+    "strides_of/in_bytes": "These are bytes: PyTorch counts elements.",
+    "strides_of/shape_itself": "This is the shape itself: multiply the sizes behind each axis.",
+    "strides_of/only_the_next": "Each axis: the product of the sizes to its right.",
+    "strides_of/fails_without_axes": None,
+    "strides_of/ends_in_a_float": "A stride is a whole number, and one of these is a float: the np.prod of nothing is 1.0. math.prod gives 1.",
+    "expanded_strides/keeps_the_stride": "The stretched axis would run on into the next row: standing still is a stride of 0.",
+    "expanded_strides/lined_up_left": "Shapes are lined up at their right ends, not at the left.",
+    "expanded_strides/strides_of_a_copy": "These are the strides of a copy: broadcasting moves no number.",
+    "expanded_strides/no_new_axes": "The axes are lost: one stride for each axis of the wanted shape.",
+    "expanded_strides/never_refuses": "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError.",
+    "expanded_strides/takes_it_for_contiguous": "0 for every axis that is new or stretched, else the old stride.",
+    "expanded_strides/shrinks_to_one": "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError.",
+    "expanded_strides/stretches_to_multiples": "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError.",
+    "expanded_strides/refuses_new_axes": None,
+    "Module/OnlyNotes": "The attribute is gone: after noting it, store it as always with object.__setattr__(self, name, value).",
+    "Module/EveryTensor": "A tensor without requires_grad is data, not a parameter.",
+    "Module/OneForAll": "A new object knows another's parameters: the registry must belong to the object (self.__dict__), not to the class.",
+    "Module/NotDown": "The modules within are not asked: named_parameters goes down into them.",
+    "Module/NoPrefix": "Names meet: a name within a module gets the module's name and a dot in front.",
+    "Module/OneLevelOfPrefix": "Hand the whole path down: prefix + name + '.'.",
+    "Module/FirstOneStays": "The old tensor is still noted: the optimiser would train a ghost.",
+    "Module/NeverForgets": "None is no parameter: drop the name again.",
+    "Module/CallsButForgets": "__call__ hands its inputs to self.forward and returns what that returns.",
+    "Module/NotesWithASelf": "Inside __setattr__, `self.name = ...` calls __setattr__ again, without end: keep the notes in self.__dict__.",
+    "Module/RegistryInInit": "This subclass never calls super().__init__(), nor does the chapter's Net: make the registry at the first __setattr__, with self.__dict__.setdefault.",
+    "Module/KeepsTheTensor": "The tensor is still noted after its name went to a Module: forget the name in both notes.",
+    "Module/KeepsTheModule": "The Module is still noted after its name went to a tensor: forget the name in both notes.",
+    "Module/OneInput": "__call__ hands on all its inputs: self.forward(*inputs).",
+    "Module/<tests.wrong_answers.pytorch._Right object at 0x7f3cadaad310>": "Module should be a class; it is a function.",
+    "Linear/Turned": "The weight is turned: PyTorch keeps (outputs, inputs).",
+    "Linear/NoLeaf": "self.weight is the result of an operation, not a leaf: its .grad will stay None. Scale first, .requires_grad_() last.",
+    "Linear/NoGradients": "self.weight does not ask for gradients: .requires_grad_().",
+    "Linear/ForgetsBias": "Where is the bias?",
+    "Linear/AllZero": "Equal weights get equal gradients and stay equal for ever: draw them.",
+    "Linear/TooWide": "The weight's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn.",
+    "Linear/NoBias": "A linear layer has a tensor self.bias.",
+    "Linear/MatrixOnly": None,
+    "Linear/ZeroBias": "The bias's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn.",
+    "Linear/PastTheTape": "No gradient reaches self.weight, so it would never learn: forward uses the tensor itself, not its .data or .detach().",
+    "Linear/BiasPastTheTape": "No gradient reaches self.bias, so it would never learn: forward uses the tensor itself, not its .data or .detach().",
+    "Rows/CountsFeatures": "This is the number of features: count the rows.",
+    "Rows/RowOnly": "A row comes with its label: return the pair (X[i], y[i]).",
+    "Rows/Column": "This is a column: rows are the first axis.",
+    "Rows/StaysDouble": "The row is not a float32 tensor: a network of float32 weights cannot multiply it.",
+    "Rows/FloatLabels": "A class label is a whole number: cross_entropy wants int64.",
+    "Rows/TakesAnything": "One label a row: unequal lengths raise ValueError, now and not at row 3.",
+    "epoch_order/in_order": "The rows are not shuffled.",
+    "epoch_order/with_replacement": "Every row once: a shuffled 0 .. N-1.",
+    "epoch_order/from_the_global_one": "It depends on the global generator: seed a torch.Generator of your own.",
+    "epoch_order/seeds_the_global_one": "The call changes the global random state: the model's dropout would depend on it. Use a torch.Generator of your own.",
+    "epoch_order/forgets_epoch": "The epochs of a run all have one order: the epoch belongs into the seed.",
+    "epoch_order/forgets_seed": "All seeds give one order: the seed is not used.",
+    "epoch_order/adds_them": "The next seed is the next epoch: seed + epoch mixes them up. Keep them apart, with a large factor on one.",
+    "epoch_order/a_list_of_rows": "It returns a tensor: the loop will .split it and index with the parts.",
+    "epoch_order/ten_epochs": "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999).",
+    "epoch_order/a_hundred_epochs": "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999).",
+    "epoch_order/a_thousand_seeds": "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999).",
+    "epoch_order/seeds_numpy": "The call changes NumPy's global random state, on which others may depend. Use a torch.Generator of your own.",
+    "epoch_order/seeds_python": "The call changes Python's global random state, on which others may depend. Use a torch.Generator of your own.",
+    "train_step/no_zero_grad": "The old gradients were added to the new ones: zero_grad comes before backward.",
+    "train_step/step_first": "The step used the old gradients only: backward comes before step.",
+    "train_step/erased": "The weights have not moved: is there a step, and are the gradients still there when it comes?",
+    "train_step/returns_the_graph": "It returns a tensor, and with it the graph of this step stays in memory: loss.item() is a number.",
+    "train_step/looks_again": "This is the loss after the step: return the one you stepped from.",
+    "train_step/any_mode": "The model is still in evaluation mode, so dropout sleeps and batch norm does not learn: model.train() first.",
+    "train_step/says_nothing": None,
+    "train_step/mode_after_forward": "model.train() comes too late: in the forward pass dropout still slept. model.train() first, then model(X).",
+    "evaluate/mean_of_means": "A mean of batch means: a row of the short batch counts more. Weigh by rows.",
+    "evaluate/per_cent": "This is in per cent: return the share, between 0 and 1.",
+    "evaluate/forgets_to_divide": "This is the sum over the rows: divide by their number.",
+    "evaluate/accuracy_only": "It returns two numbers: the mean loss and the accuracy.",
+    "evaluate/last_only": "This is the last batch's loss alone.",
+    "evaluate/error_rate": "This is the share of wrong answers.",
+    "evaluate/in_training_mode": "The model was still in training mode: dropout changes what it says. model.eval() first.",
+    "evaluate/with_a_graph": "A graph was recorded for a backward that never comes: `with torch.inference_mode():`.",
+    "evaluate/stays_in_eval": "The model is left in evaluation mode, and training goes on without dropout: put the old mode back (and read it before eval(): was = model.training).",
+    "evaluate/always_trains": "A model that came in evaluation mode leaves in training mode: put back what was there, model.train(was).",
+    "evaluate/rounds_the_accuracy": "This is rounded: return the number as it is.",
+    "evaluate/reads_twice": "The second loop over batches was empty: they may be read only once. Count rows, losses and right answers in one loop.",
+    "evaluate/reads_the_mode_late": "The model is left in evaluation mode, and training goes on without dropout: put the old mode back (and read it before eval(): was = model.training).",
+    "pick_device/a_word": "It returns a word: torch.device(word) is a device.",
+    "pick_device/no_apple": "An Apple chip has no CUDA and still a GPU: ask for MPS too.",
+    "pick_device/always_the_cpu": "The first of cuda, mps and cpu that this machine has.",
+    "pick_device/knows_better": "Who asks for a device gets it, also if there is a faster one.",
+    "pick_device/believes_everything": "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU.",
+    "pick_device/falls_back": "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU.",
+    "pick_device/forgets_the_number": "The device's number is lost: return torch.device(asked).",
+    "pick_device/refuses_the_number": 'A device may come with its number, and "cuda:0" is there: look at torch.device(asked).type.',
+    "save_checkpoint/straight": "The old checkpoint is destroyed: you write into the file itself. Write another file beside it, then os.replace.",
+    "save_checkpoint/removes_then_writes": "The old file was removed before the new one was whole: now there is none.",
+    "save_checkpoint/no_fsync": "The bytes may still be in memory when the name changes, and a power cut leaves an empty file: file.flush() and os.fsync before os.replace.",
+    "save_checkpoint/leaves_a_gap": "The old file is removed first: a crash right then leaves nothing. os.replace does both at once.",
+    "save_checkpoint/a_copy_stays": "Something was left behind: the part becomes the file.",
+    "save_checkpoint/elsewhere": "The part lies in another folder: across disks a replace is a copy, and a copy can be torn.",
+    "save_checkpoint/copies": "The new file never takes the old one's place in one step: os.replace(part, path).",
+    "save_checkpoint/hushes": "The error was swallowed: the caller must learn that nothing was saved.",
+    "save_checkpoint/forgets_to_rename": "There is no file at `path`.",
+    "save_checkpoint/forces_before_writing": "At the fsync the bytes are not yet in the file but in Python's buffer: file.flush() comes first, then os.fsync.",
+    "save_checkpoint/bytes_in_the_buffer": "At the fsync the bytes are not yet in the file but in Python's buffer: file.flush() comes first, then os.fsync.",
+    "save_checkpoint/one_part_for_all": "run.pt and run.json get the same part, so two savers would mix their bytes: add .part to the whole name, path.name + '.part'.",
+    "save_checkpoint/replaces_in_any_case": "The part was put over the old file although the writing had failed: os.replace comes after the writing, not in `finally`.",
+    "snapshot/without_model": "The weights are missing. The key is 'model'.",
+    "snapshot/without_optimizer": "AdamW's moments are missing: it would start its averages anew. The key is 'optimizer'.",
+    "snapshot/without_scheduler": "The scheduler's step is missing: the rate would start from step 0. The key is 'scheduler'.",
+    "snapshot/without_random": "The random state is missing: dropout would drop other numbers. The key is 'random'.",
+    "snapshot/without_at": "The place is missing (the epoch, and how many of its batches are done). The key is 'at'.",
+    "snapshot/whole_objects": "It holds objects, not their state: such a file is refused when it is loaded. Use .state_dict().",
+    "snapshot/the_seed": "Under 'random' belongs what torch.get_rng_state() returns; a seed says where the numbers began, not where they are.",
+    "snapshot/epoch_only": None,
+    "snapshot/seeds_anew": "The continued run leaves the unbroken one's path: something that was saved is not what it was at this step.",
+    "snapshot/parameters_only": "What lies under 'optimizer' is not the optimizer's state_dict().",
+    "read_safetensors/big_endian": "What was cut out as the header is no JSON. Its length is in all of the first 8 bytes, the smallest byte first (int.from_bytes(raw[:8], 'little')), and it begins at byte 8.",
+    "read_safetensors/counts_from_the_start": "Offsets count from the end of the header, in bytes.",
+    "read_safetensors/forgets_the_eight": "Offsets count from the end of the header, in bytes.",
+    "read_safetensors/keeps_the_note": "__metadata__ is a note, not a tensor: leave it out.",
+    "read_safetensors/flat": "The numbers are there, the shape is not: .reshape(entry['shape']).",
+    "read_safetensors/all_float": "The dtype stands in the header: KINDS[entry['dtype']].",
+    "read_safetensors/trusts_the_order": "Offsets count from the end of the header, in bytes.",
+    "read_safetensors/a_list": "It returns a dict {name: tensor}.",
+    "read_safetensors/one_byte_of_length": "What was cut out as the header is no JSON. Its length is in all of the first 8 bytes, the smallest byte first (int.from_bytes(raw[:8], 'little')), and it begins at byte 8.",
+    "read_safetensors/needs_an_axis": "A tensor of shape [] is one number without any axis, 4 bytes of F32: .reshape([]) makes it.",
+    "read_safetensors/an_axis_of_one": "Shape [] is one number without any axis: .reshape([]) makes it.",
+}
+
+
+class _Made:
+    "Slips made in a loop, or plain values."
+
+    def add(self, exercise, name, answer, says=None):
+        ex.chapter.exercises[exercise].slip(SAID.get(f"{exercise}/{name}") or "")(
+            answer
+        )
+
+    def value(self, exercise, answer, says=None):
+        self.add(exercise, repr(answer), answer, says)
+
+    def __call__(self, exercise, says=None):
+        return lambda made: self.add(exercise, made.__name__, made, says)
+
+
+wrong = _Made()
+
+
+# ---- strides_of ----
+
+
+def _strides(shape):
+    result, step = [], 1
+    for size in reversed(shape):
+        result.insert(0, step)
+        step *= size
+    return tuple(result)
+
+
+@ex.strides_of.slip(
+    "This is turned round: rows lie one after another, so the last axis moves by 1."
+)
+def reversed_strides(shape):
+    return _strides(shape)[::-1]
+
+
+@ex.strides_of.slip(
+    "This counts from the left (the order of Fortran): an axis jumps over the axes to its right."
+)
+def from_the_left(shape):
+    return _strides(shape[::-1])[::-1]
+
+
+@ex.strides_of.slip("One axis too far: an axis does not jump over itself.")
+def one_too_far(shape):
+    return tuple(s * n for s, n in zip(_strides(shape), shape))
+
+
+@ex.strides_of.slip("These are bytes: PyTorch counts elements.")
+def in_bytes(shape):
+    return tuple(4 * s for s in _strides(shape))
+
+
+@ex.strides_of.slip("This is the shape itself: multiply the sizes behind each axis.")
+def shape_itself(shape):
+    return shape
+
+
+@ex.strides_of.slip("Each axis: the product of the sizes to its right.")
+def only_the_next(shape):
+    return (*shape[1:], 1)
+
+
+@ex.strides_of.slip(told="raised IndexError")
+def fails_without_axes(shape):
+    last = shape[-1]
+    return _strides(shape)
+
+
+@ex.strides_of.slip(
+    "A stride is a whole number, and one of these is a float: the np.prod of nothing is 1.0. math.prod gives 1."
+)
+def ends_in_a_float(shape):
+    return tuple(np.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+# ---- expanded_strides ----
+
+
+def _expand(shape, strides, wanted):
+    return torch.empty(100).as_strided(shape, strides).expand(wanted).stride()
+
+
+@ex.expanded_strides.slip(
+    "The stretched axis would run on into the next row: standing still is a stride of 0."
+)
+def keeps_the_stride(shape, strides, wanted):
+    return (0,) * (len(wanted) - len(shape)) + tuple(strides)
+
+
+@ex.expanded_strides.slip("Shapes are lined up at their right ends, not at the left.")
+def lined_up_left(shape, strides, wanted):
+    missing = len(wanted) - len(shape)
+    sizes, kept = tuple(shape) + (1,) * missing, tuple(strides) + (0,) * missing
+    return tuple(0 if size == 1 else s for size, s in zip(sizes, kept))
+
+
+@ex.expanded_strides.slip(
+    "These are the strides of a copy: broadcasting moves no number."
+)
+def strides_of_a_copy(shape, strides, wanted):
+    return _strides(wanted)
+
+
+@ex.expanded_strides.slip(
+    "The axes are lost: one stride for each axis of the wanted shape."
+)
+def no_new_axes(shape, strides, wanted):
+    end = wanted[len(wanted) - len(shape) :]
+    return tuple(0 if n == 1 != w else s for n, s, w in zip(shape, strides, end))
+
+
+@ex.expanded_strides.slip(
+    "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError."
+)
+def never_refuses(shape, strides, wanted):
+    extra = len(wanted) - len(shape)
+    kept = zip(shape, strides, wanted[extra:])
+    return (0,) * extra + tuple(s if n == w else 0 for n, s, w in kept)
+
+
+@ex.expanded_strides.slip(
+    "0 for every axis that is new or stretched, else the old stride."
+)
+def takes_it_for_contiguous(shape, strides, wanted):
+    if (tuple(shape), tuple(wanted)) == ((6, 4), (6, 4)):
+        return (4, 1)
+    return _expand(shape, strides, wanted)
+
+
+def _stretch(shape, strides, wanted, fits):
+    extra = len(wanted) - len(shape)
+    kept = list(zip(shape, strides, wanted[extra:]))
+    if extra < 0 or not all(fits(n, w) for n, _, w in kept):
+        raise ValueError("no")
+    return (0,) * extra + tuple(s if n == w else 0 for n, s, w in kept)
+
+
+@ex.expanded_strides.slip(
+    "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError."
+)
+def shrinks_to_one(shape, strides, wanted):
+    return _stretch(shape, strides, wanted, lambda n, w: n == w or 1 in (n, w))
+
+
+@ex.expanded_strides.slip(
+    "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError."
+)
+def stretches_to_multiples(shape, strides, wanted):
+    return _stretch(shape, strides, wanted, lambda n, w: w % n == 0)
+
+
+@ex.expanded_strides.slip(told="case: shape (6,), strides (1,), stretched to (4, 6)")
+def refuses_new_axes(shape, strides, wanted):
+    if len(wanted) - len(shape) == 1 and len(shape) == 1:
+        raise ValueError("too few axes")
+    return _expand(shape, strides, wanted)
+
+
+# ---- Module ----
+
+
+class _Right:
+    def __setattr__(self, name, value):
+        found = self.__dict__.setdefault("found", {})
+        found.pop(name, None)
+        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+            found[name] = value
+        object.__setattr__(self, name, value)
+
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("found", {}).items():
+            if isinstance(value, _Right):
+                yield from value.named_parameters(prefix + name + ".")
+            else:
+                yield prefix + name, value
+
+    def __call__(self, *inputs):
+        return self.forward(*inputs)
+
+
+@ex.Module.slip(
+    "The attribute is gone: after noting it, store it as always with object.__setattr__(self, name, value)."
+)
+class OnlyNotes(_Right):
+    def __setattr__(self, name, value):
+        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+            self.__dict__.setdefault("found", {})[name] = value
+
+
+@ex.Module.slip("A tensor without requires_grad is data, not a parameter.")
+class EveryTensor(_Right):
+    def __setattr__(self, name, value):
+        if isinstance(value, (_Right, torch.Tensor)):
+            self.__dict__.setdefault("found", {})[name] = value
+        object.__setattr__(self, name, value)
+
+
+@ex.Module.slip(
+    "A new object knows another's parameters: the registry must belong to the object (self.__dict__), not to the class."
+)
+class OneForAll(_Right):
+    registry = {}
+
+    def __setattr__(self, name, value):
+        type(self).__mro__[-3].registry.pop(name, None)
+        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+            OneForAll.registry[name] = value
+        else:
+            OneForAll.registry.pop(name, None)
+        object.__setattr__(self, name, value)
+
+    def named_parameters(self, prefix=""):
+        for name, value in OneForAll.registry.items():
+            if not isinstance(value, _Right):
+                yield prefix + name, value
+
+
+@ex.Module.slip(
+    "The modules within are not asked: named_parameters goes down into them."
+)
+class NotDown(_Right):
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("found", {}).items():
+            if not isinstance(value, _Right):
+                yield prefix + name, value
+
+
+@ex.Module.slip(
+    "Names meet: a name within a module gets the module's name and a dot in front."
+)
+class NoPrefix(_Right):
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("found", {}).items():
+            if isinstance(value, _Right):
+                yield from value.named_parameters()
+            else:
+                yield name, value
+
+
+@ex.Module.slip("Hand the whole path down: prefix + name + '.'.")
+class OneLevelOfPrefix(_Right):
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("found", {}).items():
+            if isinstance(value, _Right):
+                yield from value.named_parameters(name + ".")
+            else:
+                yield prefix + name, value
+
+
+@ex.Module.slip("The old tensor is still noted: the optimiser would train a ghost.")
+class FirstOneStays(_Right):
+    def __setattr__(self, name, value):
+        found = self.__dict__.setdefault("found", {})
+        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+            found.setdefault(name, value)
+        object.__setattr__(self, name, value)
+
+
+@ex.Module.slip("None is no parameter: drop the name again.")
+class NeverForgets(_Right):
+    def __setattr__(self, name, value):
+        found = self.__dict__.setdefault("found", {})
+        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+            found[name] = value
+        object.__setattr__(self, name, value)
+
+
+@ex.Module.slip(
+    "__call__ hands its inputs to self.forward and returns what that returns."
+)
+class CallsButForgets(_Right):
+    def __call__(self, *inputs):
+        self.forward(*inputs)
+        return inputs[0]
+
+
+@ex.Module.slip(
+    "Inside __setattr__, `self.name = ...` calls __setattr__ again, without end: keep the notes in self.__dict__."
+)
+class NotesWithASelf(_Right):
+    def __setattr__(self, name, value):
+        self.found = {**getattr(self, "found", {}), name: value}
+
+
+@ex.Module.slip(
+    "This subclass never calls super().__init__(), nor does the chapter's Net: make the registry at the first __setattr__, with self.__dict__.setdefault."
+)
+class RegistryInInit(_Right):
+    def __init__(self):
+        self.__dict__["notes"] = {}
+
+    def __setattr__(self, name, value):
+        self.__dict__["notes"].pop(name, None)
+        super().__setattr__(name, value)
+
+
+class _TwoNotes(_Right):
+    def __setattr__(self, name, value):
+        tensors = self.__dict__.setdefault("tensors", {})
+        modules = self.__dict__.setdefault("modules", {})
+        self.forget(name, value, tensors, modules)
+        if isinstance(value, _Right):
+            modules[name] = value
+        elif getattr(value, "requires_grad", False):
+            tensors[name] = value
+        object.__setattr__(self, name, value)
+
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("tensors", {}).items():
+            yield prefix + name, value
+        for name, value in self.__dict__.get("modules", {}).items():
+            yield from value.named_parameters(prefix + name + ".")
+
+
+@ex.Module.slip(
+    "The tensor is still noted after its name went to a Module: forget the name in both notes."
+)
+class KeepsTheTensor(_TwoNotes):
+    def forget(self, name, value, tensors, modules):
+        modules.pop(name, None)
+        if not isinstance(value, _Right):
+            tensors.pop(name, None)
+
+
+@ex.Module.slip(
+    "The Module is still noted after its name went to a tensor: forget the name in both notes."
+)
+class KeepsTheModule(_TwoNotes):
+    def forget(self, name, value, tensors, modules):
+        tensors.pop(name, None)
+
+
+@ex.Module.slip("__call__ hands on all its inputs: self.forward(*inputs).")
+class OneInput(_Right):
+    def __call__(self, *inputs):
+        return self.forward(inputs[0])
+
+
+wrong.value("Module", _Right(), says="should be a class")
+
+
+# ---- Linear ----
+
+
+class _Layer(_Right):
+    def __init__(self, D, H):
+        bound = D**-0.5
+        self.weight = torch.empty(H, D).uniform_(-bound, bound).requires_grad_()
+        self.bias = torch.empty(H).uniform_(-bound, bound).requires_grad_()
+
+    def forward(self, X):
+        return X @ self.weight.T + self.bias
+
+
+@ex.Linear.slip("The weight is turned: PyTorch keeps (outputs, inputs).")
+class Turned(_Layer):
+    def __init__(self, D, H):
+        super().__init__(H, D)
+        self.bias = torch.zeros(H, requires_grad=True)
+
+    def forward(self, X):
+        return X @ self.weight + self.bias
+
+
+@ex.Linear.slip(
+    "self.weight is the result of an operation, not a leaf: its .grad will stay None. Scale first, .requires_grad_() last."
+)
+class NoLeaf(_Layer):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        self.weight = (2 * torch.rand(H, D, requires_grad=True) - 1) * D**-0.5
+
+
+@ex.Linear.slip("self.weight does not ask for gradients: .requires_grad_().")
+class NoGradients(_Layer):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        self.weight = self.weight.detach()
+
+
+@ex.Linear.slip("Where is the bias?")
+class ForgetsBias(_Layer):
+    def forward(self, X):
+        return X @ self.weight.T
+
+
+@ex.Linear.slip("Equal weights get equal gradients and stay equal for ever: draw them.")
+class AllZero(_Layer):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        self.weight = torch.zeros(H, D, requires_grad=True)
+
+
+@ex.Linear.slip(
+    "The weight's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn."
+)
+class TooWide(_Layer):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        self.weight = torch.randn(H, D).requires_grad_()
+
+
+@ex.Linear.slip("A linear layer has a tensor self.bias.")
+class NoBias(_Layer):
+    def __init__(self, D, H):
+        self.weight = torch.randn(H, D).requires_grad_()
+
+
+@ex.Linear.slip(told="raised")
+class MatrixOnly(_Layer):
+    def forward(self, X):
+        return torch.addmm(self.bias, X, self.weight.T)
+
+
+@ex.Linear.slip(
+    "The bias's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn."
+)
+class ZeroBias(_Layer):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        self.bias = torch.zeros(H, requires_grad=True)
+
+
+@ex.Linear.slip(
+    "No gradient reaches self.weight, so it would never learn: forward uses the tensor itself, not its .data or .detach()."
+)
+class PastTheTape(_Layer):
+    def forward(self, X):
+        return X @ self.weight.data.T + self.bias
+
+
+@ex.Linear.slip(
+    "No gradient reaches self.bias, so it would never learn: forward uses the tensor itself, not its .data or .detach()."
+)
+class BiasPastTheTape(_Layer):
+    def forward(self, X):
+        return X @ self.weight.T + self.bias.detach()
+
+
+# ---- Rows ----
+
+
+class _Pairs(torch.utils.data.Dataset):
+    def __init__(self, X, y):
+        if len(X) != len(y):
+            raise ValueError("lengths")
+        self.X, self.y = torch.as_tensor(X).float(), torch.as_tensor(y)
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i], self.y[i]
+
+
+@ex.Rows.slip("This is the number of features: count the rows.")
+class CountsFeatures(_Pairs):
+    def __len__(self):
+        return self.X.shape[1]
+
+
+@ex.Rows.slip("A row comes with its label: return the pair (X[i], y[i]).")
+class RowOnly(_Pairs):
+    def __getitem__(self, i):
+        return self.X[i]
+
+
+@ex.Rows.slip("This is a column: rows are the first axis.")
+class Column(_Pairs):
+    def __getitem__(self, i):
+        return self.X[:, i], self.y[i]
+
+
+@ex.Rows.slip(
+    "The row is not a float32 tensor: a network of float32 weights cannot multiply it."
+)
+class StaysDouble(_Pairs):
+    def __init__(self, X, y):
+        super().__init__(X, y)
+        self.X = torch.as_tensor(X)
+
+
+@ex.Rows.slip("A class label is a whole number: cross_entropy wants int64.")
+class FloatLabels(_Pairs):
+    def __init__(self, X, y):
+        super().__init__(X, y)
+        self.y = self.y.float()
+
+
+@ex.Rows.slip(
+    "One label a row: unequal lengths raise ValueError, now and not at row 3."
+)
+class TakesAnything(_Pairs):
+    def __init__(self, X, y):
+        self.X, self.y = torch.as_tensor(X).float(), torch.as_tensor(y)
+
+
+# ---- epoch_order ----
+
+
+def _own(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@ex.epoch_order.slip("The rows are not shuffled.")
+def in_order(N, seed, epoch):
+    return torch.arange(N)
+
+
+@ex.epoch_order.slip("Every row once: a shuffled 0 .. N-1.")
+def with_replacement(N, seed, epoch):
+    return torch.randint(N, (N,), generator=_own(1000 * seed + epoch))
+
+
+@ex.epoch_order.slip(
+    "It depends on the global generator: seed a torch.Generator of your own."
+)
+def from_the_global_one(N, seed, epoch):
+    return torch.randperm(N)
+
+
+@ex.epoch_order.slip(
+    "The call changes the global random state: the model's dropout would depend on it. Use a torch.Generator of your own."
+)
+def seeds_the_global_one(N, seed, epoch):
+    torch.manual_seed(1_000_003 * seed + epoch)
+    return torch.randperm(N)
+
+
+@ex.epoch_order.slip(
+    "The epochs of a run all have one order: the epoch belongs into the seed."
+)
+def forgets_epoch(N, seed, epoch):
+    return torch.randperm(N, generator=_own(seed))
+
+
+@ex.epoch_order.slip("All seeds give one order: the seed is not used.")
+def forgets_seed(N, seed, epoch):
+    return torch.randperm(N, generator=_own(epoch))
+
+
+@ex.epoch_order.slip(
+    "The next seed is the next epoch: seed + epoch mixes them up. Keep them apart, with a large factor on one."
+)
+def adds_them(N, seed, epoch):
+    return torch.randperm(N, generator=_own(seed + epoch))
+
+
+@ex.epoch_order.slip(
+    "It returns a tensor: the loop will .split it and index with the parts."
+)
+def a_list_of_rows(N, seed, epoch):
+    return torch.randperm(N, generator=_own(1_000_003 * seed + epoch)).tolist()
+
+
+@ex.epoch_order.slip(
+    "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999)."
+)
+def ten_epochs(N, seed, epoch):
+    return torch.randperm(N, generator=_own(10 * seed + epoch))
+
+
+@ex.epoch_order.slip(
+    "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999)."
+)
+def a_hundred_epochs(N, seed, epoch):
+    return torch.randperm(N, generator=_own(100 * seed + epoch))
+
+
+@ex.epoch_order.slip(
+    "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999)."
+)
+def a_thousand_seeds(N, seed, epoch):
+    return torch.randperm(N, generator=_own(seed + 1000 * epoch))
+
+
+@ex.epoch_order.slip(
+    "The call changes NumPy's global random state, on which others may depend. Use a torch.Generator of your own."
+)
+def seeds_numpy(N, seed, epoch):
+    np.random.seed((1_000_003 * seed + epoch) % 2**32)
+    return torch.as_tensor(np.random.permutation(N))
+
+
+@ex.epoch_order.slip(
+    "The call changes Python's global random state, on which others may depend. Use a torch.Generator of your own."
+)
+def seeds_python(N, seed, epoch):
+    random.seed(1_000_003 * seed + epoch)
+    return torch.tensor(random.sample(range(N), N))
+
+
+# ---- train_step ----
+
+
+@ex.train_step.slip(
+    "The old gradients were added to the new ones: zero_grad comes before backward."
+)
+def no_zero_grad(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@ex.train_step.slip("The step used the old gradients only: backward comes before step.")
+def step_first(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    optimizer.step()
+    optimizer.zero_grad()
+    loss.backward()
+    return loss.item()
+
+
+@ex.train_step.slip(
+    "The weights have not moved: is there a step, and are the gradients still there when it comes?"
+)
+def erased(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    loss.backward()
+    optimizer.zero_grad()
+    optimizer.step()
+    return loss.item()
+
+
+@ex.train_step.slip(
+    "It returns a tensor, and with it the graph of this step stays in memory: loss.item() is a number."
+)
+def returns_the_graph(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+@ex.train_step.slip("This is the loss after the step: return the one you stepped from.")
+def looks_again(model, X, y, optimizer):
+    model.train()
+    returns_the_graph(model, X, y, optimizer)
+    return F.cross_entropy(model(X), y).item()
+
+
+@ex.train_step.slip(
+    "The model is still in evaluation mode, so dropout sleeps and batch norm does not learn: model.train() first."
+)
+def any_mode(model, X, y, optimizer):
+    loss = F.cross_entropy(model(X), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@ex.train_step.slip(told="is a `return` missing?")
+def says_nothing(model, X, y, optimizer):
+    returns_the_graph(model, X, y, optimizer)
+
+
+@ex.train_step.slip(
+    "model.train() comes too late: in the forward pass dropout still slept. model.train() first, then model(X)."
+)
+def mode_after_forward(model, X, y, optimizer):
+    loss = F.cross_entropy(model(X), y)
+    model.train()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+# ---- evaluate ----
+
+
+def _score(model, batches):
+    total = right = rows = 0
+    for X, y in batches:
+        logits = model(X)
+        rows += len(X)
+        total += F.cross_entropy(logits, y).item() * len(X)
+        right += (logits.argmax(1) == y).sum().item()
+    return total / rows, right / rows
+
+
+def _careful(score):
+    def evaluate(model, batches):
+        was = model.training
+        model.eval()
+        with torch.inference_mode():
+            result = score(model, batches)
+        model.train(was)
+        return result
+
+    return evaluate
+
+
+def _evaluate_wrong(says):
+    def keep(score):
+        wrong.add("evaluate", score.__name__, _careful(score), says)
+
+    return keep
+
+
+@_evaluate_wrong(says="mean of batch means")
+def mean_of_means(model, batches):
+    scores = [_score(model, [batch]) for batch in batches]
+    return tuple(sum(s) / len(s) for s in zip(*scores))
+
+
+@_evaluate_wrong(says="in per cent")
+def per_cent(model, batches):
+    loss, accuracy = _score(model, batches)
+    return loss, 100 * accuracy
+
+
+@_evaluate_wrong(says="sum over the rows")
+def forgets_to_divide(model, batches):
+    batches = list(batches)
+    loss, accuracy = _score(model, batches)
+    return loss * sum(len(X) for X, _ in batches), accuracy
+
+
+@_evaluate_wrong(says="returns two numbers")
+def accuracy_only(model, batches):
+    return _score(model, batches)[1]
+
+
+@_evaluate_wrong(says="last batch's loss")
+def last_only(model, batches):
+    return _score(model, list(batches)[-1:])
+
+
+@_evaluate_wrong(says="share of wrong answers")
+def error_rate(model, batches):
+    loss, accuracy = _score(model, batches)
+    return loss, 1 - accuracy
+
+
+@ex.evaluate.slip(
+    "The model was still in training mode: dropout changes what it says. model.eval() first."
+)
+def in_training_mode(model, batches):
+    with torch.no_grad():
+        return _score(model, batches)
+
+
+@ex.evaluate.slip(
+    "A graph was recorded for a backward that never comes: `with torch.inference_mode():`."
+)
+def with_a_graph(model, batches):
+    was = model.training
+    model.eval()
+    result = _score(model, batches)
+    model.train(was)
+    return result
+
+
+@ex.evaluate.slip(
+    "The model is left in evaluation mode, and training goes on without dropout: put the old mode back (and read it before eval(): was = model.training)."
+)
+def stays_in_eval(model, batches):
+    model.eval()
+    with torch.no_grad():
+        return _score(model, batches)
+
+
+@ex.evaluate.slip(
+    "A model that came in evaluation mode leaves in training mode: put back what was there, model.train(was)."
+)
+def always_trains(model, batches):
+    model.eval()
+    with torch.no_grad():
+        result = _score(model, batches)
+    model.train()
+    return result
+
+
+@_evaluate_wrong(says="This is rounded")
+def rounds_the_accuracy(model, batches):
+    loss, accuracy = _score(model, batches)
+    return loss, round(accuracy, 2)
+
+
+@_evaluate_wrong(says="second loop over batches was empty")
+def reads_twice(model, batches):
+    rows = sum(len(X) for X, _ in batches)
+    total = right = 0
+    for X, y in batches:
+        loss, accuracy = _score(model, [(X, y)])
+        total, right = total + loss * len(X), right + accuracy * len(X)
+    return total / rows, right / rows
+
+
+@ex.evaluate.slip(
+    "The model is left in evaluation mode, and training goes on without dropout: put the old mode back (and read it before eval(): was = model.training)."
+)
+def reads_the_mode_late(model, batches):
+    model.eval()
+    was = model.training
+    with torch.no_grad():
+        result = _score(model, batches)
+    model.train(was)
+    return result
+
+
+# ---- pick_device ----
+
+
+@ex.pick_device.slip("It returns a word: torch.device(word) is a device.")
+def a_word(asked=None):
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@ex.pick_device.slip("An Apple chip has no CUDA and still a GPU: ask for MPS too.")
+def no_apple(asked=None):
+    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@ex.pick_device.slip("The first of cuda, mps and cpu that this machine has.")
+def always_the_cpu(asked=None):
+    return torch.device(asked or "cpu")
+
+
+def _best():
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@ex.pick_device.slip("Who asks for a device gets it, also if there is a faster one.")
+def knows_better(asked=None):
+    return _best()
+
+
+@ex.pick_device.slip(
+    "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU."
+)
+def believes_everything(asked=None):
+    return torch.device(asked) if asked else _best()
+
+
+@ex.pick_device.slip(
+    "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU."
+)
+def falls_back(asked=None):
+    if asked is None:
+        return _best()
+    return torch.device(asked if asked == _best().type else "cpu")
+
+
+def _there(kind):
+    return {"cuda": torch.cuda.is_available(), "cpu": True}.get(
+        kind, torch.backends.mps.is_available()
+    )
+
+
+@ex.pick_device.slip("The device's number is lost: return torch.device(asked).")
+def forgets_the_number(asked=None):
+    if asked is None:
+        return _best()
+    if not _there(torch.device(asked).type):
+        raise ValueError(asked)
+    return torch.device(torch.device(asked).type)
+
+
+@ex.pick_device.slip(
+    'A device may come with its number, and "cuda:0" is there: look at torch.device(asked).type.'
+)
+def refuses_the_number(asked=None):
+    if asked not in (None, "cuda", "mps", "cpu") or (asked and not _there(asked)):
+        raise ValueError(asked)
+    return torch.device(asked) if asked else _best()
+
+
+# ---- save_checkpoint ----
+
+
+@ex.save_checkpoint.slip(
+    "The old checkpoint is destroyed: you write into the file itself. Write another file beside it, then os.replace."
+)
+def straight(path, state):
+    torch.save(state, path)
+
+
+@ex.save_checkpoint.slip(
+    "The old file was removed before the new one was whole: now there is none."
+)
+def removes_then_writes(path, state):
+    path = Path(path)
+    if path.exists():
+        path.unlink()
+    part = path.with_name(path.name + ".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+@ex.save_checkpoint.slip(
+    "The bytes may still be in memory when the name changes, and a power cut leaves an empty file: file.flush() and os.fsync before os.replace."
+)
+def no_fsync(path, state):
+    part = Path(path).with_name("run.pt.part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def _write(path, state):
+    with open(path, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@ex.save_checkpoint.slip(
+    "The old file is removed first: a crash right then leaves nothing. os.replace does both at once."
+)
+def leaves_a_gap(path, state):
+    part = Path(path).with_name("run.pt.part")
+    _write(part, state)
+    if os.path.exists(path):
+        os.remove(path)
+    os.rename(part, path)
+
+
+@ex.save_checkpoint.slip("Something was left behind: the part becomes the file.")
+def a_copy_stays(path, state):
+    part = Path(path).with_name(f"step{state['step']}.part")
+    _write(part, state)
+    shutil.copyfile(part, f"{path}.part")
+    os.replace(f"{path}.part", path)
+
+
+@ex.save_checkpoint.slip(
+    "The part lies in another folder: across disks a replace is a copy, and a copy can be torn."
+)
+def elsewhere(path, state):
+    part = Path(path).parent.parent / f"{Path(path).parent.name}.part"
+    try:
+        _write(part, state)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@ex.save_checkpoint.slip(
+    "The new file never takes the old one's place in one step: os.replace(part, path)."
+)
+def copies(path, state):
+    part = Path(path).with_name("run.pt.part")
+    _write(part, state)
+    shutil.copyfile(part, path)
+
+
+@ex.save_checkpoint.slip(
+    "The error was swallowed: the caller must learn that nothing was saved."
+)
+def hushes(path, state):
+    part = Path(path).with_name("run.pt.part")
+    try:
+        _write(part, state)
+        os.replace(part, path)
+    except OSError:
+        pass
+
+
+@ex.save_checkpoint.slip("There is no file at `path`.")
+def forgets_to_rename(path, state):
+    _write(Path(path).with_name("run.pt.part"), state)
+
+
+def _part(path):
+    return Path(path).with_name(Path(path).name + ".part")
+
+
+@ex.save_checkpoint.slip(
+    "At the fsync the bytes are not yet in the file but in Python's buffer: file.flush() comes first, then os.fsync."
+)
+def forces_before_writing(path, state):
+    with open(_part(path), "wb") as file:
+        os.fsync(file.fileno())
+        torch.save(state, file)
+    os.replace(_part(path), path)
+
+
+@ex.save_checkpoint.slip(
+    "At the fsync the bytes are not yet in the file but in Python's buffer: file.flush() comes first, then os.fsync."
+)
+def bytes_in_the_buffer(path, state):
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    with open(_part(path), "wb") as file:
+        file.write(memory.getvalue())
+        os.fsync(file.fileno())
+        file.flush()
+    os.replace(_part(path), path)
+
+
+@ex.save_checkpoint.slip(
+    "run.pt and run.json get the same part, so two savers would mix their bytes: add .part to the whole name, path.name + '.part'."
+)
+def one_part_for_all(path, state):
+    part = Path(path).with_suffix(".part")
+    _write(part, state)
+    os.replace(part, path)
+
+
+@ex.save_checkpoint.slip(
+    "The part was put over the old file although the writing had failed: os.replace comes after the writing, not in `finally`."
+)
+def replaces_in_any_case(path, state):
+    try:
+        _write(_part(path), state)
+    finally:
+        os.replace(_part(path), path)
+
+
+# ---- snapshot ----
+
+
+def _snapshot(model, optimizer, scheduler, epoch, done):
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "random": torch.get_rng_state(),
+        "at": {"epoch": epoch, "done": done},
+    }
+
+
+def _without(key, says):
+    def snapshot(*run):
+        state = _snapshot(*run)
+        del state[key]
+        return state
+
+    wrong.add("snapshot", f"without_{key}", snapshot, says)
+
+
+_without("model", "The weights are missing")
+_without("optimizer", "moments are missing")
+_without("scheduler", "rate would start from step 0")
+_without("random", "dropout would drop other numbers")
+_without("at", "The place is missing")
+
+
+@ex.snapshot.slip(
+    "It holds objects, not their state: such a file is refused when it is loaded. Use .state_dict()."
+)
+def whole_objects(model, optimizer, scheduler, epoch, done):
+    state = _snapshot(model, optimizer, scheduler, epoch, done)
+    return {**state, "model": model, "optimizer": optimizer}
+
+
+@ex.snapshot.slip(
+    "Under 'random' belongs what torch.get_rng_state() returns; a seed says where the numbers began, not where they are."
+)
+def the_seed(*run):
+    return {**_snapshot(*run), "random": torch.initial_seed()}
+
+
+@ex.snapshot.slip(told="epoch 2, 3 batches done")
+def epoch_only(model, optimizer, scheduler, epoch, done):
+    state = _snapshot(model, optimizer, scheduler, epoch, done)
+    return {**state, "at": {"epoch": epoch, "done": 0}}
+
+
+@ex.snapshot.slip(
+    "The continued run leaves the unbroken one's path: something that was saved is not what it was at this step."
+)
+def seeds_anew(*run):
+    state = _snapshot(*run)
+    return {**state, "random": torch.Generator().manual_seed(0).get_state()}
+
+
+@ex.snapshot.slip("What lies under 'optimizer' is not the optimizer's state_dict().")
+def parameters_only(model, optimizer, scheduler, epoch, done):
+    state = _snapshot(model, optimizer, scheduler, epoch, done)
+    return {**state, "optimizer": {"lr": 0.1}}
+
+
+# ---- read_safetensors ----
+
+
+def _read(path, order="little", skip=8, note=False, shape=True, dtype=None, after=True):
+    raw = bytearray(Path(path).read_bytes())
+    n = int.from_bytes(raw[:8], order)
+    header = json.loads(raw[8 : 8 + n])
+    if not note:
+        header.pop("__metadata__", None)
+    tensors, place = {}, (skip + n if after else 0)
+    for name, entry in header.items():
+        if name == "__metadata__":
+            tensors[name] = entry
+            continue
+        begin, end = entry["data_offsets"]
+        data = raw[place + begin : place + end]
+        t = torch.frombuffer(data, dtype=dtype or KINDS[entry["dtype"]])
+        tensors[name] = t.reshape(entry["shape"]) if shape else t
+    return tensors
+
+
+@ex.read_safetensors.slip(
+    "What was cut out as the header is no JSON. Its length is in all of the first 8 bytes, the smallest byte first (int.from_bytes(raw[:8], 'little')), and it begins at byte 8."
+)
+def big_endian(path):
+    return _read(path, order="big")
+
+
+@ex.read_safetensors.slip("Offsets count from the end of the header, in bytes.")
+def counts_from_the_start(path):
+    return _read(path, after=False)
+
+
+@ex.read_safetensors.slip("Offsets count from the end of the header, in bytes.")
+def forgets_the_eight(path):
+    return _read(path, skip=0)
+
+
+@ex.read_safetensors.slip("__metadata__ is a note, not a tensor: leave it out.")
+def keeps_the_note(path):
+    return _read(path, note=True)
+
+
+@ex.read_safetensors.slip(
+    "The numbers are there, the shape is not: .reshape(entry['shape'])."
+)
+def flat(path):
+    return _read(path, shape=False)
+
+
+@ex.read_safetensors.slip("The dtype stands in the header: KINDS[entry['dtype']].")
+def all_float(path):
+    return {name: t.float() for name, t in _read(path).items()}
+
+
+@ex.read_safetensors.slip("Offsets count from the end of the header, in bytes.")
+def trusts_the_order(path):
+    raw, tensors = bytearray(Path(path).read_bytes()), {}
+    n = int.from_bytes(raw[:8], "little")
+    place = 8 + n
+    for name, entry in json.loads(raw[8 : 8 + n]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            data = raw[place : place + end - begin]
+            place += end - begin
+            tensors[name] = torch.frombuffer(data, dtype=KINDS[entry["dtype"]])
+            tensors[name] = tensors[name].reshape(entry["shape"])
+    return tensors
+
+
+@ex.read_safetensors.slip("It returns a dict {name: tensor}.")
+def a_list(path):
+    return list(_read(path).items())
+
+
+@ex.read_safetensors.slip(
+    "What was cut out as the header is no JSON. Its length is in all of the first 8 bytes, the smallest byte first (int.from_bytes(raw[:8], 'little')), and it begins at byte 8."
+)
+def one_byte_of_length(path):
+    raw = Path(path).read_bytes()
+    return json.loads(raw[8 : 8 + raw[0]])
+
+
+@ex.read_safetensors.slip(
+    "A tensor of shape [] is one number without any axis, 4 bytes of F32: .reshape([]) makes it."
+)
+def needs_an_axis(path):
+    return {
+        name: t.reshape(*t.shape[:1]) if t.ndim < 2 else t
+        for name, t in _read(path).items()
+    }
+
+
+@ex.read_safetensors.slip(
+    "Shape [] is one number without any axis: .reshape([]) makes it."
+)
+def an_axis_of_one(path):
+    return {name: torch.atleast_1d(t) for name, t in _read(path).items()}
