@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.stand_in import course  # noqa: F401  a fixture of several files
+
 
 @pytest.fixture(autouse=True)
 def progress_is_off(monkeypatch):

@@ -4,7 +4,8 @@ Memory is that of the kernel and all its ranks, each shared page counted once (P
 Linux, unique memory elsewhere), read up to five times a second, and less often where
 reading would take more than a twentieth of the time. Above LIMIT the run fails: Binder
 restarts a kernel at 2 GB, and JupyterLab itself needs some of it. With CUDA's libraries
-(80 MB a process) only the numbers are shown.
+(80 MB a process) only the numbers are shown. Where pytest-xdist runs notebooks in several
+processes, each measures its own, and the first one tells of all.
 """
 
 import threading
@@ -61,15 +62,25 @@ class Watch:
     def pytest_sessionstart(self):
         self.thread.start()
 
+    @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+    def pytest_testnodedown(self, node):
+        self.costs.update(getattr(node, "workeroutput", {}).get("costs", {}))
+
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
         self.ended.set()
+        if hasattr(session.config, "workeroutput"):  # one of several: the first tells
+            session.config.workeroutput["costs"] = self.costs
+            return
         if not CUDA and any(peak > LIMIT for _, peak in self.costs.values()):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
         say = terminalreporter.write_line
+        slowest = max((s for s, _ in self.costs.values()), default=0)
         for name, (seconds, peak) in sorted(self.costs.items()):
             over = f"  ABOVE {LIMIT} MB" if peak > LIMIT else ""
+            over += "  slowest" if seconds == slowest and len(self.costs) > 1 else ""
             say(f"cost {name:<26} {seconds:6.1f} s {peak:6.0f} MB{over}")
 
 

@@ -1,11 +1,16 @@
-"""What the README's test command runs, stage by stage, offline.
+"""What the README's test command runs, stage by stage, offline, two at a time.
 
-unit       pytest over tests/: utils, wrong answers, structure, a browser
+unit       pytest over tests/: utils, checks and slips, structure, a browser
 solutions  nbval: every stored output of every solution is compared
 chapters   nbval-lax: every cell of every chapter runs as a reader gets it
+NN         what one chapter needs: its checks and slips, its modules, its two notebooks
+
+Files or notebooks are run two at a time (one where the machine has one core), each
+file's tests in order in one process. Every stage says what took longest.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,13 +21,14 @@ from pathlib import Path
 from utils.course import author
 
 ROOT = author.ROOT
+AT_A_TIME = min(2, os.cpu_count() or 1)
 NBVAL = (
     "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "tests.nbval_fixes",
     "-p", "tests.notebook_costs", "-p", "no:hypothesispytest",
     "-W", "ignore::DeprecationWarning",
 )  # fmt: skip
 STAGES = {
-    "unit": ["tests"],
+    "unit": ["tests", "--durations=12", "--durations-min=2"],
     "solutions": ["--nbval", *NBVAL, "--nbval-sanitize-with=tests/sanitize.cfg"],
     "chapters": ["--nbval-lax", *NBVAL],
 }
@@ -31,25 +37,74 @@ NBVAL_STAGES = ("solutions", "chapters")
 
 def command(stage, extra=()):
     "The pytest command of a stage. `extra`: notebooks of it, or pytest's own options."
-    arguments = [sys.executable, "-m", "pytest", *STAGES[stage], *extra]
-    if stage != "unit" and not any(str(e).endswith(".ipynb") for e in extra):
-        arguments += map(str, sorted((ROOT / stage).glob("*.ipynb")))
-    return arguments
+    extra = [str(e) for e in extra]
+    named = [e for e in extra if e.endswith(".ipynb")]
+    files = named or sorted(map(str, (ROOT / stage).glob("*.ipynb")))
+    if stage == "unit":
+        files, several = [], not any(".py" in e for e in extra)
+    else:
+        files = [] if named else files
+        several = len(named or files) > 1
+    split = ["-n", str(AT_A_TIME), "--dist", "loadfile"] if several else []
+    return [sys.executable, "-m", "pytest", *STAGES[stage], *split, *extra, *files]
 
 
-def run_stages(stages=(), extra=()):
+def of_chapter(name):
+    "{stage: what to run} for one chapter: 03_backprop."
+    from tests.test_earned import EARNED
+
+    slug = name[3:]
+    modules = {slug, *(m.rpartition(".")[2] for m in EARNED.get(slug, ()))}
+    files = ["test_exercises", "test_structure", "test_earned"]
+    words = [name, f"solutions/{name}", slug]
+    for module in sorted(modules):
+        if (ROOT / "tests" / f"test_{module}.py").exists():
+            files.append(f"test_{module}")
+            words.append(f"test_{module}")
+    tests = [f"tests/{file}.py" for file in files]
+    return {
+        "unit": [*tests, "-n", str(AT_A_TIME), "-k", " or ".join(words)],
+        "solutions": [f"solutions/{name}.ipynb"],
+        "chapters": [f"chapters/{name}.ipynb"],
+    }
+
+
+def plan(words, extra=()):
+    """What the words on the command line ask for: [(stage, what else pytest is told)].
+
+    Stages, chapters' numbers, files of tests or notebooks; ValueError for another word.
+    """
+    files = [w for w in words if "." in w and Path(w.partition("::")[0]).exists()]
+    chapters = [w for w in words if re.match(r"\d\d", w)]
+    stages = [w for w in words if w in STAGES]
+    for word in words:
+        if word not in (*files, *chapters, *stages):
+            raise ValueError(
+                f"No stage {word!r}; there are: {', '.join(STAGES)}, a chapter's number"
+            )
+    steps = [
+        (stage, [*more, *extra])
+        for name in chapters
+        for path in author.named([name])
+        for stage, more in of_chapter(path.stem).items()
+    ]
+    if steps and not stages and not files:
+        return steps
+    return steps + [(stage, [*files, *extra]) for stage in stages or STAGES]
+
+
+def run_stages(words=(), extra=()):
     "Run the stages (all when none is named); the number that failed."
-    if stages and extra and "unit" in stages:
-        STAGES["unit"] = []  # the files that were named, not all of tests/
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        print(f"No stage {unknown[0]!r}; there are: {', '.join(STAGES)}")
+    try:
+        steps = plan(list(words), extra)
+    except ValueError as error:
+        print(error)
         return 1
-    totals, failed = dict.fromkeys(("passed", "failed", "skipped"), 0), 0
-    for stage in stages or STAGES:
+    totals, failed, took = dict.fromkeys(("passed", "failed", "skipped"), 0), 0, []
+    for stage, more in steps:
         print(f"\n==== {stage} ====", flush=True)
         began = time.perf_counter()
-        code, counts, outbound = run_stage(stage, extra)
+        code, counts, outbound = run_stage(stage, more)
         if outbound:
             print(
                 f"{stage}: connections that would have left this machine:\n{outbound}"
@@ -57,11 +112,10 @@ def run_stages(stages=(), extra=()):
         failed += bool(code or outbound)
         counts["failed"] += bool(outbound)
         totals = {name: totals[name] + counts[name] for name in totals}
-        print(
-            f"==== {stage}: {time.perf_counter() - began:.0f} s, exit code {code} ===="
-        )
+        took.append(f"{stage} {time.perf_counter() - began:.0f} s")
+        print(f"==== {took[-1]}, exit code {code} ====")
     line = ", ".join(f"{number} {name}" for name, number in totals.items())
-    print(f"\n{line}", flush=True)
+    print(f"\n{', '.join(took)}\n{line}", flush=True)
     return failed
 
 
@@ -72,6 +126,8 @@ def run_stage(stage, extra=()):
         environ["OMP_NUM_THREADS"] = os.environ.get("COURSE_THREADS", "1")
         report = Path(folder) / "report.xml"
         arguments = [*command(stage, extra), f"--junitxml={report}"]
+        if stage == "unit" and any(".py" in str(e) for e in extra):
+            arguments.remove("tests")  # the files that were named, not all of tests/
         code = subprocess.call(arguments, cwd=ROOT, env=environ)
         outbound = Path(environ["COURSE_OUTBOUND"])
         said = outbound.read_text(encoding="utf-8") if outbound.exists() else ""

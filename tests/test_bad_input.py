@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from utils import check, data, given, plots
-from utils.bench import measure
+from utils.bench import recordings
 from utils.built import (
     autograd,
     bert,
@@ -22,6 +22,7 @@ from utils.built import (
     data_parallel,
     descent,
     gpu,
+    gradcheck,
     int8,
     neurons,
     nn,
@@ -30,11 +31,12 @@ from utils.built import (
     precision,
     profiling,
     quant,
+    rows,
+    rules,
     train,
 )
 from utils.built.autograd import Tensor
-from utils.practice import rehearsal
-from utils.practice.network import Network
+from utils.practice import Network, rehearse
 
 RNG = np.random.default_rng(0)
 X, y, w = np.arange(12.0).reshape(4, 3), np.array([1.0, 2.0, 3.0, 4.0]), np.ones(3)
@@ -148,17 +150,21 @@ AUTOGRAD = [
     (lambda: leaf(4, 3).reshape(5, 5), "cannot reshape (4, 3)"),
     (lambda: leaf(4, 3).transpose(0), "no order of the 2 axes"),
     (lambda: leaf(2).backward(), "starts from one number"),
-    (lambda: autograd.matmul_backward(X, X, X), "does not come from broadcasting"),
-    (lambda: autograd.matmul_backward(z, X, W.T), "not that of (4, 3) @ (2, 3)"),
-    (lambda: autograd.sum_backward(w, (4, 3), 1), "not that of the sum of (4, 3)"),
-    (lambda: autograd.unbroadcast(X, (5, 3)), "does not come from broadcasting (5, 3)"),
-    (lambda: autograd.unbroadcast(y, (4, 3)), "does not come from broadcasting (4, 3)"),
     (lambda: autograd.tape_bytes(X), "a history is a Tensor's, not that of numpy.nda"),
-    (lambda: autograd.gradcheck(np.sum, X), "tensor 0 is a ndarray"),
-    (lambda: autograd.gradcheck(leaf(2), np.sum), "f is a function"),
-    (lambda: autograd.gradcheck(lambda t: t.sum(), Tensor(w)), "nothing to check"),
-    (lambda: autograd.gradcheck(lambda t: 3.0, leaf(2)), "f returns a Tensor"),
-    (lambda: autograd.gradcheck(lambda t: t, leaf(2), h=0), "h is a number above 0"),
+]
+RULES = [
+    (lambda: rules.matmul_backward(X, X, X), "does not come from broadcasting"),
+    (lambda: rules.matmul_backward(z, X, W.T), "not that of (4, 3) @ (2, 3)"),
+    (lambda: rules.sum_backward(w, (4, 3), 1), "not that of the sum of (4, 3)"),
+    (lambda: rules.unbroadcast(X, (5, 3)), "does not come from broadcasting (5, 3)"),
+    (lambda: rules.unbroadcast(y, (4, 3)), "does not come from broadcasting (4, 3)"),
+]
+GRADCHECK = [
+    (lambda: gradcheck.gradcheck(np.sum, X), "tensor 0 is a ndarray"),
+    (lambda: gradcheck.gradcheck(leaf(2), np.sum), "f is a function"),
+    (lambda: gradcheck.gradcheck(lambda t: t.sum(), Tensor(w)), "nothing to check"),
+    (lambda: gradcheck.gradcheck(lambda t: 3.0, leaf(2)), "f returns a Tensor"),
+    (lambda: gradcheck.gradcheck(lambda t: t, leaf(2), h=0), "h is a number above 0"),
 ]
 NN = [
     (lambda: nn.linear(X, leaf(3, 2), leaf(2)), "not numpy.ndarray, Tensor, Tensor"),
@@ -201,15 +207,17 @@ OPTIM = [
     (lambda: optim.shift_digits(np.ones((2, 9)), 0.5, 0), "down is a whole number"),
     (lambda: optim.shift_digits(np.ones(9), 1, 0), "X_ND has the shape (N, D)"),
 ]
+BATCHES = [
+    (lambda: rows.Rows(X, None), "y holds one number or row of numbers a row"),
+    (lambda: rows.Rows(X, list("abcd")), "y holds one number or row of numbers a row"),
+    (lambda: rows.epoch_order(2.5, 0, 0), "N is a whole number, at least 0"),
+    (lambda: rows.epoch_order(5, 0.5, 0), "seed is a whole number, not 0.5"),
+    (lambda: rows.loader(X, labels, 0), "whole number of rows, at least 1, not 0"),
+    (lambda: rows.loader(X, labels, 2, seed="x"), "seed is a whole number, not 'x'"),
+]
 TRAIN = [
     (lambda: train.pick_device("gpu"), "'gpu' is no device: cuda, mps, cpu"),
     (lambda: train.device_of(X_t), "a model is a torch.nn.Module, not Tensor"),
-    (lambda: train.Rows(X, None), "y holds one number or row of numbers a row"),
-    (lambda: train.Rows(X, list("abcd")), "y holds one number or row of numbers a row"),
-    (lambda: train.epoch_order(2.5, 0, 0), "N is a whole number, at least 0"),
-    (lambda: train.epoch_order(5, 0.5, 0), "seed is a whole number, not 0.5"),
-    (lambda: train.loader(X, labels, 0), "whole number of rows, at least 1, not 0"),
-    (lambda: train.loader(X, labels, 2, seed="x"), "seed is a whole number, not 'x'"),
     (lambda: step(X), "a batch is tensors, not numpy.ndarray"),
     (lambda: step(clip=-1), "clip is a number above 0, not -1"),
     (
@@ -347,16 +355,16 @@ PROFILING = [
     (lambda: profiling.trace(None, "step"), "run is a function"),
     (lambda: profiling.idle_share([]), "an empty trace"),
 ]
-MEASURE = [
-    (lambda: measure.find({"rows": []}, "speed"), "'speed' is not measured"),
-    (lambda: measure.rate({"what": "memory"}), "'memory' has no work"),
-    (lambda: measure.recordings("nowhere"), "'nowhere' is no folder"),
+RECORDINGS = [
+    (lambda: recordings.find({"rows": []}, "speed"), "'speed' is not measured"),
+    (lambda: recordings.rate({"what": "memory"}), "'memory' has no work"),
+    (lambda: recordings.recordings("nowhere"), "'nowhere' is no folder"),
 ]
 
 
 def alone(call):
     "A call of the only rank of a rehearsal."
-    return lambda: rehearsal.rehearse(lambda rank, n: call(), 1)
+    return lambda: rehearse(lambda rank, n: call(), 1)
 
 
 def parallel(*layers, **options):
@@ -443,11 +451,11 @@ DATA_PARALLEL = [
     (lambda: data_parallel.timeline([math.nan], [1.0]), "ready[0] is a number"),
 ]
 REHEARSAL = [
-    (lambda: rehearsal.rehearse(3, 2), "3 is no function"),
-    (lambda: rehearsal.rehearse(print, 0), "1 to 64, not 0"),
-    (lambda: rehearsal.rehearse(print, True), "1 to 64, not True"),
-    (lambda: rehearsal.rehearse(print, 2, seed=-1), "seed is a whole number"),
-    (lambda: rehearsal.rehearse(print, 2, calls=3), "calls is a list"),
+    (lambda: rehearse(3, 2), "3 is no function"),
+    (lambda: rehearse(print, 0), "1 to 64, not 0"),
+    (lambda: rehearse(print, True), "1 to 64, not True"),
+    (lambda: rehearse(print, 2, seed=-1), "seed is a whole number"),
+    (lambda: rehearse(print, 2, calls=3), "calls is a list"),
 ]
 
 
@@ -574,8 +582,11 @@ ROWS = {
     "descent": DESCENT,
     "neurons": NEURONS,
     "autograd": AUTOGRAD,
+    "rules": RULES,
+    "gradcheck": GRADCHECK,
     "nn": NN,
     "optim": OPTIM,
+    "rows": BATCHES,
     "train": TRAIN,
     "collectives": COLLECTIVES,
     "plots": PLOTS,
@@ -585,7 +596,7 @@ ROWS = {
     "gpu": GPU,
     "precision": PRECISION,
     "profiling": PROFILING,
-    "measure": MEASURE,
+    "recordings": RECORDINGS,
     "data_parallel": DATA_PARALLEL,
     "rehearsal": REHEARSAL,
     "quant": QUANT,
@@ -595,8 +606,8 @@ ROWS = {
 }
 CASES = [
     pytest.param(call, words, id=f"{module}-{number}: {words}")
-    for module, rows in ROWS.items()
-    for number, (call, words) in enumerate(rows)
+    for module, mistakes in ROWS.items()
+    for number, (call, words) in enumerate(mistakes)
 ]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import start
-from utils.course import author, work
+from utils.course import author, venv, work
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -65,7 +65,7 @@ def lab(course):
         if os.environ.get("COURSE_BROWSER") == "required":
             pytest.fail("no Chromium or Chrome found, and COURSE_BROWSER=required")
         pytest.skip("no Chromium or Chrome is installed; start.py doctor says how")
-    if Path(sys.prefix) == start.venv_of(author.ROOT):
+    if Path(sys.prefix) == venv.venv_of(author.ROOT):
         start.silence_news(author.ROOT)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

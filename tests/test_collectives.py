@@ -1,10 +1,7 @@
-"""The practice network and the collectives: exact, counted, and nothing is left behind."""
+"""The collectives: exact and counted, on the practice network and on real processes."""
 
-import contextlib
 import json
 import math
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -13,181 +10,12 @@ from utils import ranks
 from utils.built import collectives as known
 from utils.data import HERE
 from utils.figures import collectives as figures
-from utils.limits import TimeLimit, time_limit
-from utils.practice.network import Deadlock, Network, NetworkError
-
-
-@pytest.fixture(autouse=True)
-def no_thread_stays():
-    before = threading.active_count()
-    yield
-    until = time.monotonic() + 2
-    while threading.active_count() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+from utils.practice import Network
 
 
 def numbers(n, N, seed=0):
     "n ranks' whole numbers, so that sums are exact."
     return list(np.random.default_rng(seed).integers(-99, 99, (n, N)).astype(float))
-
-
-# ---- the network ----
-
-
-def test_a_message_arrives_and_is_counted():
-    def talk(x, comm):
-        if comm.rank == 0:
-            comm.send(x, 1)
-            return None
-        y = np.empty(3)
-        comm.recv(y, 0)
-        return y
-
-    net = Network(2, alpha=2.0, beta=0.5)
-    results = net.run(talk, [np.arange(3.0), None])
-    assert results[0] is None and results[1].tolist() == [0, 1, 2]
-    assert net.log == [(0.0, 14.0, 0, 1, 24)] and net.time == 14.0
-    assert net.sent == [24, 0] and net.received == [0, 24]
-    assert (net.bytes, net.messages) == (24, 1)
-
-
-def test_a_rank_has_a_memory_of_its_own():
-    shared = np.zeros(2)
-
-    def write(x, comm):
-        x += comm.rank + 1
-        return x
-
-    first, second = Network(2).run(write, [shared, shared])
-    assert shared.tolist() == [0, 0] and first[0] == 1 and second[0] == 2
-
-
-def test_every_run_is_the_same():
-    net = Network(7)
-    logs = []
-    for _ in range(2):
-        net.run(known.broadcast, numbers(7, 3))
-        logs.append(net.log)
-    assert logs[0] == logs[1]
-
-
-def test_both_directions_at_once_cost_one_message():
-    def swap(x, comm):
-        y = np.empty_like(x)
-        comm.sendrecv(x, 1 - comm.rank, y, 1 - comm.rank)
-        return y
-
-    net = Network(2)
-    assert net.run(swap, [np.zeros(1), np.ones(1)])[0][0] == 1 and net.steps == 1
-
-
-@pytest.mark.parametrize("n", [2, 3, 8])
-def test_deadlock_says_who_waits_for_whom(n):
-    def all_send(x, comm):
-        comm.send(x, (comm.rank + 1) % comm.size)
-        comm.recv(x, (comm.rank - 1) % comm.size)
-
-    with pytest.raises(Deadlock) as caught:
-        Network(n).run(all_send, numbers(n, 2))
-    assert len(caught.value.waits) == n
-    assert "rank 0 waits to send to rank 1;" in str(caught.value)
-
-
-def test_a_message_that_nobody_takes_is_a_deadlock():
-    def one_sided(x, comm):
-        if comm.rank == 1:
-            comm.send(x, 0)
-
-    with pytest.raises(Deadlock, match="rank 0, which has returned"):
-        Network(2).run(one_sided, numbers(2, 2))
-
-
-def test_half_of_a_sendrecv_is_not_enough():
-    def half(x, comm):
-        if comm.rank == 0:
-            comm.sendrecv(x, 1, np.empty_like(x), 1)
-        else:
-            comm.recv(x, 0)
-
-    with pytest.raises(Deadlock, match="rank 0 waits to receive from rank 1"):
-        Network(2).run(half, numbers(2, 2))
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda x, comm: comm.send(x, comm.rank), "talks to itself"),
-        (lambda x, comm: comm.send(x, 2), "ranks 0 to 1"),
-        (lambda x, comm: comm.send(x, -1), "ranks 0 to 1"),
-        (lambda x, comm: comm.send(x, 0.0), "whole number"),
-        (lambda x, comm: comm.send([1.0], 1 - comm.rank), "not list"),
-        (lambda x, comm: comm.sendrecv(x, 1 - comm.rank, x, 1 - comm.rank), "sending"),
-        (
-            lambda x, comm: comm.recv(np.broadcast_to(x, (2, 4)), 1 - comm.rank),
-            "read-only",
-        ),
-        (
-            lambda x, comm: comm.sendrecv(
-                x, 1 - comm.rank, np.empty(3), 1 - comm.rank
-            ),
-            "made room for 3",
-        ),
-        (
-            lambda x, comm: comm.sendrecv(
-                x, 1 - comm.rank, np.empty(4, np.float32), 1 - comm.rank
-            ),
-            "float32",
-        ),
-    ],
-)  # fmt: skip
-def test_a_call_that_makes_no_sense_says_why(call, says):
-    with pytest.raises(NetworkError, match=says):
-        Network(2).run(call, numbers(2, 4))
-
-
-def test_an_error_in_a_rank_is_the_callers():
-    def fails(x, comm):
-        if comm.rank == 2:
-            raise KeyError("mine")
-        comm.recv(x, 2)
-
-    with pytest.raises(KeyError, match="mine"):
-        Network(3).run(fails, numbers(3, 1))
-
-
-def test_an_endless_rank_is_ended_from_outside():
-    def endless(x, comm):
-        while True:
-            with contextlib.suppress(BaseException):
-                x = x + 0
-
-    began = time.monotonic()
-    with pytest.raises(TimeLimit), time_limit(0.2):
-        Network(3).run(endless, numbers(3, 1))
-    assert time.monotonic() - began < 3
-
-
-def test_endless_talk_is_ended(monkeypatch):
-    monkeypatch.setattr("utils.practice.network.MOST_MESSAGES", 50)
-
-    def chat(x, comm):
-        while True:
-            comm.sendrecv(x, 1 - comm.rank, np.empty_like(x), 1 - comm.rank)
-
-    with pytest.raises(NetworkError, match="endless loop"):
-        Network(2).run(chat, numbers(2, 1))
-
-
-@pytest.mark.parametrize("n", [0, -1, 257, 2.5, "4"])
-def test_a_network_has_a_sensible_size(n):
-    with pytest.raises(ValueError, match="1 to 256 ranks"):
-        Network(n)
-
-
-def test_one_input_a_rank():
-    with pytest.raises(ValueError, match="3 ranks need 3 inputs, not 2"):
-        Network(3).run(known.broadcast, numbers(2, 2))
 
 
 # ---- collectives ----

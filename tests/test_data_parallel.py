@@ -1,4 +1,4 @@
-"""Chapter 17's functions on real processes, the rehearsal, and the chapter's own recipes.
+"""Chapter 17's functions on real processes and in a rehearsal, and the chapter's recipes.
 
 The functions travel by value, as those of a notebook do.
 """
@@ -9,8 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 
 import cloudpickle
 import pytest
@@ -23,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils import ranks
 from utils.built import data_parallel as course
 from utils.files import ROOT
-from utils.practice.rehearsal import Deadlock, Mismatch, rehearse
+from utils.practice import rehearse
 
 posix = pytest.mark.skipif(os.name == "nt", reason="bash")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -179,136 +177,6 @@ def test_broadcast_moves_parameters_and_whole_numbers_in_place():
 
     results = ranks.run(fn, 2)
     assert results[0] == results[1] and results[0][1] == 5
-
-
-# ---- the rehearsal ----
-
-
-def test_a_rehearsal_repeats_itself_and_leaves_the_random_state_alone():
-    def fn(rank, n):
-        x = torch.rand(2)
-        dist.all_reduce(x)
-        return x.tolist(), torch.rand(1).item(), dist.get_rank(), dist.get_world_size()
-
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    first = rehearse(fn, 3)
-    assert torch.equal(before, torch.get_rng_state())
-    assert first == rehearse(fn, 3) and len({r[1] for r in first}) == 3
-    assert [r[2:] for r in first] == [(rank, 3) for rank in range(3)]
-    real = ranks.run(lambda r, n: torch.rand(2).tolist(), 3)
-    assert rehearse(lambda r, n: torch.rand(2).tolist(), 3) == real
-
-
-def test_every_call_of_a_rehearsal_does_what_gloo_does():
-    def fn(rank, n):
-        made = []
-        for op in ("SUM", "MAX", "MIN", "PRODUCT"):
-            x = torch.arange(3) + rank + 1
-            dist.all_reduce(x, getattr(dist.ReduceOp, op))
-            made.append(x.tolist())
-        x = torch.full((2,), float(rank))
-        dist.broadcast(x, src=1)
-        made.append(x.tolist())
-        dist.reduce(x, dst=0)
-        made.append(x.tolist() if rank == 0 else None)
-        parts = [torch.zeros(2) for _ in range(n)]
-        dist.all_gather(parts, torch.full((2,), float(rank)))
-        made.append([p.tolist() for p in parts])
-        objects = [None] * n
-        dist.all_gather_object(objects, {"rank": rank})
-        word = [f"from {rank}"]
-        dist.broadcast_object_list(word, src=2)
-        work = dist.all_reduce(x, async_op=True)
-        work.wait()
-        dist.barrier()
-        return made, objects, word, dist.is_initialized()
-
-    assert rehearse(fn, 3) == ranks.run(fn, 3)
-
-
-def test_a_result_is_there_at_wait_and_no_sooner():
-    def fn(rank, n):
-        x = torch.ones(2)
-        work = dist.all_reduce(x, async_op=True)
-        before = x.tolist()
-        work.wait()
-        return before, x.tolist()
-
-    assert rehearse(fn, 2) == [([1.0, 1.0], [2.0, 2.0])] * 2
-
-
-@pytest.mark.parametrize("early", [True, False])
-def test_a_rehearsal_notes_who_waits_in_backward(early):
-    def fn(rank, n):
-        p, works = torch.ones(2, requires_grad=True), []
-
-        def send(p):
-            works.append(dist.all_reduce(p.grad, async_op=True))
-            if early:
-                works[0].wait()
-
-        p.register_post_accumulate_grad_hook(send)
-        p.sum().backward()
-        works[0].wait()
-        return p.grad.tolist()
-
-    calls = []
-    assert rehearse(fn, 2, calls=calls) == [[2.0, 2.0]] * 2
-    assert all(call.in_backward and call.asynchronous for call in calls)
-    assert [call.waited_in_backward for call in calls] == [early] * 2
-
-
-def test_deadlock_and_mismatch_are_told():
-    def short(rank, n):
-        for _ in range(2 - rank):
-            dist.all_reduce(torch.zeros(3))
-
-    def crossed(rank, n):
-        dist.all_reduce(torch.zeros(3 + rank))
-
-    with pytest.raises(
-        Deadlock, match=r"rank 0 waits in its call 2.*rank 1 has returned"
-    ):
-        rehearse(short, 2)
-    with pytest.raises(Mismatch, match=r"of 3 float32 numbers.*of 4 float32"):
-        rehearse(crossed, 2)
-
-
-@pytest.mark.parametrize("wrong", ["raises", "never ends"])
-def test_no_thread_stays(wrong):
-    from utils.limits import TimeLimit, time_limit
-
-    def fn(rank, n):
-        dist.barrier()
-        if rank == 1:
-            if wrong == "raises":
-                raise KeyError("mine")
-            while True:
-                pass
-        dist.barrier()
-
-    with pytest.raises((KeyError, TimeLimit)), time_limit(0.5):
-        rehearse(fn, 4)
-    until = time.monotonic() + 5
-    while threading.active_count() > 1 and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not [t for t in threading.enumerate() if t.name.startswith("rank ")]
-    assert not dist.is_initialized()
-
-
-def test_a_rehearsal_refuses_what_it_cannot_play():
-    for call, says in (
-        (lambda: dist.send(torch.zeros(1), 1), "for real processes"),
-        (lambda: rehearse(lambda r, n: 1, 2), "another rehearsal"),
-        (lambda: dist.all_reduce(torch.zeros(2, 2).T[:1]), "contiguous"),
-        (lambda: dist.all_reduce(3), "a tensor"),
-        (lambda: dist.broadcast(torch.zeros(1), src=7), "ranks 0 to 1"),
-    ):
-        with pytest.raises((RuntimeError, ValueError, TypeError), match=says):
-            rehearse(lambda rank, n, call=call: call(), 2)
-    with pytest.raises(ValueError, match="1 to 64"):
-        rehearse(lambda rank, n: None, 0)
 
 
 # ---- the chapter's own texts: a script, a Slurm file, two "machines" ----

@@ -17,12 +17,15 @@ EARNED = {
         "accuracy",
     },
     "backprop": {
-        "utils.built.autograd": "matmul_backward unbroadcast sum_backward history gradcheck",
+        "utils.built.rules": "matmul_backward unbroadcast sum_backward",
+        "utils.built.autograd": "history",
+        "utils.built.gradcheck": "gradcheck",
         "utils.built.nn": "softmax_cross_entropy linear_relu_backward sgd_step",
     },
     "pytorch": {
-        "utils.built.train": "Rows epoch_order train_step evaluate pick_device "
-        "save_checkpoint",
+        "utils.built.rows": "Rows epoch_order",
+        "utils.built.train": "train_step evaluate pick_device",
+        "utils.built.checkpoint": "save_checkpoint",
     },
     "collectives": {
         "utils.built.collectives": "pass_right cut shift broadcast scatter gather "

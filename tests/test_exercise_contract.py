@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils.exercises import progress
-from utils.exercises import Chapter, Miss, same
+from utils.exercises import Chapter, Miss, progress, same, slips
 
 CELLS = {
     "tools": (
@@ -36,8 +35,7 @@ def toy(name="double", seconds=2.0, **options):
     def double(answer):
         "Twice every value."
         x, want = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
-        slips = {"You squared: add x to itself.": x**2, "x came back.": x}
-        same("double([1, 2, 3])", answer(x), want, slips, slip="Two of each.")
+        same("double([1, 2, 3])", answer(x), want, "Two of each.")
 
     def Point(answer):
         same("Point(3).x", answer(3).x, 3)
@@ -45,6 +43,10 @@ def toy(name="double", seconds=2.0, **options):
     hints = ("Add it to itself.", "Twice <each>.")
     chapter.exercise(*hints, seconds=seconds, **options)(double)
     chapter.exercise(*hints, kind="class", seconds=seconds)(Point)
+    double, squared = chapter.exercises["double"], lambda x_N: x_N**2
+    double.slip("You squared: add x to itself.")(squared)
+    double.slip("x came back.")(lambda x_N: x_N.copy())
+    double.slip("Three columns are asked for.")(lambda x_N: x_N @ np.ones((4, 3)))
     return chapter.exercises[name]
 
 
@@ -80,13 +82,85 @@ def test_a_wrong_answer_is_told_with_case_values_and_slip(shown):
         assert part in text
 
 
-def test_the_general_slip_stands_where_none_fits():
+def test_the_rule_of_the_case_stands_where_no_slip_fits():
     verdict, report = toy().judge(lambda x: x + 7)
     assert verdict == "wrong" and report.startswith("Two of each.")
 
 
-def test_a_slip_that_gives_the_right_value_is_not_told():
-    same("case", 4.0, 4.0, slips={"This would be wrong.": 4.0})
+# ---- slips ----
+
+
+def test_another_program_that_fails_alike_made_the_same_slip():
+    for answer in (lambda x: x * x, lambda y: np.square(y), lambda z: [1, 4, 9]):
+        assert toy().judge(answer)[1].startswith("You squared: add x to itself.")
+
+
+def cell(source, name="mine"):
+    "What a cell of the reader's defines."
+    scope = {"np": np}
+    exec(compile(source, "<cell>", "exec"), scope)
+    return scope[name]
+
+
+def test_an_answer_that_raises_like_a_slip_is_named_and_shown_with_its_call():
+    mine = "def mine(numbers):\n    return np.matmul(numbers, np.ones(({}, 3)))"
+    verdict, report = toy().judge(cell(mine.format(4)))
+    assert verdict == "wrong"
+    first, second, *rest = report.split("\n")
+    assert first == "Three columns are asked for."
+    assert second.startswith("It raised ValueError: matmul")
+    assert rest[-1] == "case      double(numbers (3,))"
+    other = toy().judge(cell(mine.format(5)))[1]
+    assert other.startswith("It raised ValueError"), "another error, another slip"
+
+
+def test_an_error_is_compared_without_the_answers_own_name():
+    exercise = toy()
+
+    def slip(x_N):
+        return slip(x_N, 3)
+
+    def another(x_N):
+        return another(x_N, 3)
+
+    exercise.slip("It calls itself.")(slip)
+    assert exercise.judge(another)[1].startswith("It calls itself.")
+
+
+def test_a_slow_slip_is_passed_over_and_how_each_fails_is_kept():
+    exercise, calls = toy(seconds=5), []
+
+    def slow(x_N):
+        calls.append("slow")
+        time.sleep(3)
+        return x_N + 9
+
+    exercise.slips.insert(0, slips.Slip(slow, "Nobody waits for this."))
+    began = time.perf_counter()
+    report = exercise.judge(lambda x: x + 9)[1]
+    assert report.startswith("Two of each.") and time.perf_counter() - began < 2.5
+    assert exercise.judge(lambda x: x**2)[1].startswith("You squared")
+    assert exercise.judge(lambda x: x**2)[1].startswith("You squared")
+    assert calls == ["slow"]
+
+
+def test_a_slip_is_not_told_of_a_right_answer_and_never_runs_for_it():
+    exercise = toy()
+    exercise.slip("It is called.")(
+        lambda x: pytest.fail("a right answer needs no slip")
+    )
+    assert exercise.judge(lambda x: x + x)[0] == "right"
+
+
+def test_an_error_inside_a_slips_module_is_no_missing_module(monkeypatch):
+    monkeypatch.setattr(slips, "find_spec", lambda name: object())
+
+    def broken(name):
+        raise ModuleNotFoundError("No module named 'thing'")
+
+    monkeypatch.setattr(slips, "import_module", broken)
+    with pytest.raises(ModuleNotFoundError, match="thing"):
+        slips.named(toy(), slips.Failure("miss"))
 
 
 def stub(x_N):
@@ -108,6 +182,22 @@ def test_not_yet(answer, shown):
     assert reference(3) == 6
     (text,) = shown.of("text/plain")
     assert text.startswith("… not yet: double") and "reference" in text
+
+
+def test_only_the_readers_own_stub_is_not_yet():
+    torch = pytest.importorskip("torch")
+
+    def swapped(x_N):  # torch raises NotImplementedError for reasons of its own
+        return torch.nn.functional.cross_entropy(torch.tensor([1]), torch.ones(1, 3))
+
+    verdict, report = toy().judge(swapped)
+    assert verdict == "wrong" and "It raised " in report, report
+
+    class Layer(torch.nn.Module):
+        pass
+
+    verdict, report = toy().judge(lambda x_N: Layer()(x_N))
+    assert verdict == "wrong" and "NotImplementedError" in report, report
 
 
 def test_a_stub_that_yields_is_not_yet():
@@ -436,7 +526,9 @@ def test_an_answer_that_never_ends_is_stopped(answer):
     began = time.perf_counter()
     verdict, report = exercise.judge(answer)
     assert time.perf_counter() - began < 2
-    assert verdict == "wrong" and "double was still running after 0.15 s" in report
+    waits = answer in (sleep, stubborn_sleep)
+    says = "after 1 s, of which it computed 0.0 s" if waits else "after 0.15 s and was"
+    assert verdict == "wrong" and f"double was still running {says}" in report
 
 
 def flood(x):

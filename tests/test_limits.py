@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -289,3 +290,85 @@ def test_a_debugger_works_after_a_limit_in_a_thread():
         [sys.executable, "-c", TRACED], cwd=ROOT, timeout=20, capture_output=True
     )
     assert done.stdout.split() == [b"True"], done.stderr
+
+
+# ---- a busy machine, a slow import ----
+
+
+def starved(answer, seconds):
+    "What `limited` says while another process keeps this one from its core."
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("a process cannot be held to one core here")
+    core = {min(os.sched_getaffinity(0))}
+    hog = [
+        sys.executable,
+        "-c",
+        f"import os\nos.sched_setaffinity(0, {core})\nwhile 1: 0",
+    ]
+    running = [subprocess.Popen(hog) for _ in range(3)]
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, core)
+        time.sleep(0.2)
+        return limited(seconds, answer)
+    finally:
+        os.sched_setaffinity(0, before)
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def test_a_busy_machine_makes_no_answer_slow():
+    def answer():
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        return "in time"
+
+    said, took = starved(answer, 0.6)
+    assert said == "in time" and took > 0.7, "by the wall's clock it was late"
+
+
+def test_a_busy_machine_does_not_save_an_endless_loop():
+    assert starved(spin, 0.2)[0] is TimeLimit
+
+
+def test_what_waits_is_given_more_than_what_computes():
+    assert limited(0.2, time.sleep, 0.5)[0] is None
+    said, took = limited(0.1, time.sleep, 60)
+    assert said is TimeLimit and 0.5 < took < 2
+
+
+def test_nothing_is_stopped_inside_an_import(tmp_path, monkeypatch, call):
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time\nend = time.process_time() + 0.5\n"
+        "while time.process_time() < end:\n    pass\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def answer():
+        import slow_to_import
+
+        spin(0.02)
+        return slow_to_import.whole
+
+    try:
+        assert call(limited, 0.2, answer)[0] is True
+    finally:
+        sys.modules.pop("slow_to_import", None)
+
+
+def test_after_an_import_the_clock_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "quick_to_import.py").write_text("import time\ntime.sleep(0.3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def answer():
+        import quick_to_import  # noqa: F401
+
+        spin()
+
+    try:
+        said, took = limited(0.1, answer)
+        assert said is TimeLimit and took < 2
+    finally:
+        sys.modules.pop("quick_to_import", None)

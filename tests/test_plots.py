@@ -14,6 +14,7 @@ import pytest
 
 from tests.test_exercise_contract import run_cells
 from utils import plots
+from utils.built.train import History
 
 SAYS = "The line rises from zero to one in ten equal steps."
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -332,3 +333,16 @@ def test_a_real_kernel_updates_what_was_shown(tmp_path):
         "height 4 " in picture["text/plain"] and "height 4 " in caption["text/markdown"]
     )
     assert second == [] and last[0]["text"] == "[]\n"
+
+
+# ---- a run, while it goes on ----
+
+
+def test_progress_line_and_curve():
+    history = History(losses=[2.0] * 30, scores=[[1.5, 0.5], [1.2, 0.75]], best_epoch=1)
+    assert plots.progress_line(History(), 40, 1, 4).startswith("epoch 1/4 ░")
+    line = plots.progress_line(history, 40, 3, 4)
+    assert line.count("█") == 18 and line.endswith("validation 75.0 %")
+    fig, says = plots.live_curve(history, 10)
+    assert "number 2" in says and plots.png(fig)
+    assert plots.png(plots.live_curve(History(losses=[1.0]), 10)[0])

@@ -1,7 +1,6 @@
 """utils/built/train.py: the loop that every later chapter uses, and what it says when misused."""
 
 import math
-import os
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from utils import plots
 from utils.built import train
+from utils.figures import pytorch as figures
 
 
 def blobs(rows=90, classes=3, seed=0):
@@ -33,47 +33,6 @@ def make(seed=0, lr=1e-2, steps=None):
 
 def weights(model):
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-
-
-# ---- data ----
-
-
-@pytest.mark.parametrize("size", [0, -1, 2.5, "8", True, None])
-def test_bad_batch_size(size):
-    with pytest.raises(ValueError, match="whole number of rows"):
-        train.loader(*blobs(), size)
-
-
-def test_unequal_lengths():
-    with pytest.raises(ValueError, match="90 rows and 89 labels"):
-        train.loader(blobs()[0], blobs()[1][:-1], 8)
-
-
-@pytest.mark.parametrize("size", [1, 7, 90, 1000])
-@pytest.mark.parametrize("seed", [None, 3])
-def test_every_row_once(size, seed):
-    batches = train.loader(torch.arange(90.0), torch.arange(90), size, seed)
-    seen = torch.cat([y for _, y in batches])
-    assert len(list(batches)) == len(batches) == math.ceil(90 / size)
-    assert seen.sort().values.tolist() == list(range(90))
-    assert (seen.tolist() == list(range(90))) is (seed is None)
-
-
-def test_order_depends_on_seed_and_epoch_alone():
-    batches = train.loader(torch.arange(40.0), torch.arange(40), 8, seed=1)
-    before = torch.get_rng_state()
-    first = torch.cat([y for _, y in batches])
-    assert torch.equal(torch.get_rng_state(), before), "the global dice were thrown"
-    assert torch.equal(first, train.epoch_order(40, 1, 0))
-    batches.sampler.begin(5, done=2)
-    assert torch.equal(
-        torch.cat([y for _, y in batches]), train.epoch_order(40, 1, 5)[16:]
-    )
-
-
-def test_double_becomes_float_and_labels_stay():
-    X, y = next(iter(train.loader(blobs()[0].double().numpy(), blobs()[1].numpy(), 8)))
-    assert (X.dtype, y.dtype) == (torch.float32, torch.int64)
 
 
 # ---- steps and scores ----
@@ -256,55 +215,6 @@ def test_a_checkpoint_needs_a_known_order(tmp_path):
         train.fit(make()[0], [blobs()], make()[1], 1, checkpoint=tmp_path / "run.pt")
 
 
-# ---- files ----
-
-
-class Unwritable:
-    def __reduce__(self):
-        raise OSError("no space left on device")
-
-
-class Poison:
-    def __reduce__(self):
-        return os.mkdir, ("it-ran",)
-
-
-def test_the_previous_checkpoint_survives_a_failed_save(tmp_path):
-    path = tmp_path / "run.pt"
-    train.save_checkpoint(path, {"step": 1, "w": torch.ones(1000)})
-    with pytest.raises(OSError, match="no space"):
-        train.save_checkpoint(path, {"step": 2, "later": Unwritable()})
-    assert train.load_checkpoint(path)["step"] == 1
-
-
-def test_a_cut_file_is_refused_wherever_it_was_cut(tmp_path):
-    path = tmp_path / "run.pt"
-    train.save_checkpoint(path, {"step": 1, "w": torch.ones(1000)})
-    whole = path.read_bytes()
-    for share in (0, 0.0001, 0.01, 0.5, 0.9, 0.999):
-        path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(ValueError, match=r"run\.pt is (damaged|no checkpoint)"):
-            train.load_checkpoint(path)
-    path.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match="is damaged"):
-        train.load_checkpoint(path)
-    with pytest.raises(FileNotFoundError):
-        train.load_checkpoint(tmp_path / "none.pt")
-
-
-def test_poison_is_refused_and_does_not_run(tmp_path, monkeypatch):
-    import pickle
-
-    monkeypatch.chdir(tmp_path)
-    torch.save({"model": Poison()}, "gift.pt")
-    with pytest.raises(ValueError, match="is refused"):
-        train.load_checkpoint("gift.pt")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Poison()))
-    with pytest.raises(ValueError, match="is no checkpoint"):
-        train.load_checkpoint("plain.pt")
-    assert not (tmp_path / "it-ran").exists()
-
-
 # ---- devices, the look at a new model, the display ----
 
 
@@ -324,9 +234,12 @@ def test_sanity_leaves_model_and_dice_alone():
     X, y = blobs()
     model, _ = make()
     old, dice = weights(model), torch.get_rng_state()
-    fig, says = train.sanity(model, X[:16], y[:16], classes=3)
-    assert plots.png(fig)  # and closes it
+    seen = train.sanity(model, X[:16], y[:16], classes=3)
     assert torch.equal(weights(model), old) and torch.equal(torch.get_rng_state(), dice)
+    assert seen.expected == pytest.approx(math.log(3)) and seen.rows == 16
+    assert len(seen.losses) == 100 and seen.losses[-1] < seen.expected / 10
+    fig, says = figures.sanity(*seen)
+    assert plots.png(fig)  # and closes it
     assert "1.1" in says  # ln 3
 
 
@@ -362,17 +275,3 @@ def test_the_bar_names_the_epoch_that_ran(monkeypatch):
         (1, 1, False), (2, 1, False), (2, 1, False),
         (3, 2, False), (4, 2, False), (4, 2, True),
     ]  # fmt: skip
-
-
-def test_progress_line_and_curve():
-    from utils.figures.pytorch import live_curve, progress_line
-
-    history = train.History(
-        losses=[2.0] * 30, scores=[[1.5, 0.5], [1.2, 0.75]], best_epoch=1
-    )
-    assert progress_line(train.History(), 40, 1, 4).startswith("epoch 1/4 ░")
-    line = progress_line(history, 40, 3, 4)
-    assert line.count("█") == 18 and line.endswith("validation 75.0 %")
-    fig, says = live_curve(history, 10)
-    assert "number 2" in says and plots.png(fig)
-    assert plots.png(live_curve(train.History(losses=[1.0]), 10)[0])

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from utils.course import work
+from utils.files import ROOT
 
 NAME = "01_descent.ipynb"
 
@@ -361,10 +362,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(course, monkeypatch):
 
 def copy_of_the_module(root):
     """Run `python -m utils.course.work` in a copy of the course that holds nothing else."""
-    (root / "utils").mkdir()
-    (root / "utils" / "__init__.py").write_text("")
-    for name in ("work.py", "files.py"):
-        shutil.copy(work.Path(work.__file__).with_name(name), root / "utils")
+    (root / "utils" / "course").mkdir(parents=True)
+    for name in ("__init__.py", "files.py", "course/__init__.py", "course/work.py"):
+        shutil.copy(ROOT / "utils" / name, root / "utils" / name)
     return subprocess.run(
         [sys.executable, "-S", "-m", "utils.course.work"],
         cwd=root,

@@ -13,7 +13,12 @@ class TimeLimit(BaseException):
 
 
 class time_limit:
-    """`with time_limit(seconds):` raises TimeLimit when the block takes longer.
+    """`with time_limit(seconds):` raises TimeLimit when the block computes longer.
+
+    What counts is this process's CPU time, so that a busy machine does not make an answer
+    slow; what waits for something is ended after `patience` times as many seconds of the
+    wall's clock. Nothing is stopped inside an import, which would leave half a module
+    behind; while one runs the clock stands still.
 
     Where there are timer signals (main thread, not Windows) they also end a sleep or a
     wait; elsewhere a watching thread raises at the next Python instruction. Both repeat,
@@ -22,8 +27,10 @@ class time_limit:
     of a C library is stopped only when that call returns.
     """
 
-    def __init__(self, seconds, again=0.05):
-        self.seconds, self.again, self.rung = seconds, again, 0
+    def __init__(self, seconds, patience=6, again=0.05):
+        self.seconds, self.patience, self.again = seconds, patience, again
+        self.rung = 0
+        self.cpu = self.wall = 0.0  # what the block had used when it was last looked at
 
     def __enter__(self):
         main = threading.current_thread() is threading.main_thread()
@@ -31,11 +38,12 @@ class time_limit:
         self.block = sys._getframe(1)
         while self.block.f_code.co_filename == contextlib.__file__:  # an ExitStack
             self.block = self.block.f_back
+        self.began, self.cpu_began = time.monotonic(), time.process_time()
+        self.allowed, self.latest = self.seconds, self.patience * self.seconds
         if self.by_signal:
             self.tracing = sys.gettrace()
             self.before = signal.signal(signal.SIGALRM, self._ring)
-            timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.again)
-            self.outer, self.began = timer, time.monotonic()
+            self.outer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.again)
         else:
             self.thread, self.over = threading.get_ident(), threading.Event()
             self.watcher = threading.Thread(target=self._watch, daemon=True)
@@ -60,9 +68,18 @@ class time_limit:
                         pass
         del self.block
 
+    def _is_up(self, inside):
+        "Whether the block has had its time; it gets more while it imports something."
+        self.cpu = time.process_time() - self.cpu_began
+        self.wall = time.monotonic() - self.began
+        if any(f.f_code.co_filename.startswith("<frozen importlib") for f in inside):
+            self.allowed = max(self.allowed, self.cpu + self.seconds / 2)
+            self.latest = max(self.latest, self.wall + self.seconds / 2)
+        return self.cpu >= self.allowed or self.wall >= self.latest
+
     def _ring(self, _, frame):
         inside = self._inside(frame)
-        if inside is None:
+        if inside is None or not self._is_up(inside):
             return
         self.rung += 1
         if self.rung > 3:  # not at once: the first raise lets every `with` close
@@ -74,7 +91,8 @@ class time_limit:
     def _watch(self):
         wait = self.seconds
         while not self.over.wait(wait):
-            if self._inside(sys._current_frames().get(self.thread)) is not None:
+            inside = self._inside(sys._current_frames().get(self.thread))
+            if inside is not None and self._is_up(inside):
                 self.rung += 1
                 raise_in(self.thread, TimeLimit)
             wait = self.again

@@ -2,6 +2,7 @@
 
 `show` displays a figure with the sentence that is its alt text and its caption.
 `explore` puts controls over a function that draws; without a kernel its picture stays.
+`Live` shows a run of chapter 05's `train.fit` while it goes on.
 """
 
 import base64
@@ -12,9 +13,11 @@ import io
 import re
 import sys
 import textwrap
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
 from IPython.display import Markdown, display
 
 from utils import given
@@ -153,29 +156,9 @@ def explore(draw, **controls):
     given.function("draw", draw)
     knobs = {name: _knob(widgets, draw, name, c) for name, c in controls.items()}
     values = lambda: {name: knob.value for name, knob in knobs.items()}  # noqa: E731
-    fig, says = _drawn(draw(**values()))
-    drawn = picture(fig, says)
-    panel = widgets.VBox(list(knobs.values()))
-    if "google.colab" in sys.modules:  # there, a callback cannot replace an output
-        image = widgets.Image(value=_bytes(drawn), format="png")
-        text = widgets.HTML(value=html.escape(says))
-        panel.children = (*panel.children, image, text)
-        display_widget(panel, says)
-
-        def put(fig, says):
-            image.value = _bytes(picture(fig, says))
-            text.value = html.escape(says)
-    else:
-        display_widget(panel, "controls: " + ", ".join(knobs))
-        seen = display(
-            drawn["data"], metadata=drawn["metadata"], raw=True, display_id=True
-        )
-        told = display(_caption(says), display_id=True)
-
-        def put(fig, says):
-            drawn = picture(fig, says)
-            seen.update(drawn["data"], metadata=drawn["metadata"], raw=True)
-            told.update(_caption(says))
+    # in Colab a callback cannot replace an output: there the panel holds the picture
+    stage = _in_the_panel if "google.colab" in sys.modules else _below_the_panel
+    put = stage(knobs, *_drawn(draw(**values())))
 
     def redraw(_):
         before = plt.get_fignums()
@@ -189,6 +172,51 @@ def explore(draw, **controls):
 
     for knob in knobs.values():
         knob.observe(redraw, "value")
+
+
+def _in_the_panel(knobs, fig, says):
+    "Show controls, picture and sentence as one panel; -> what replaces the last two."
+    import ipywidgets as widgets
+
+    from utils import panels
+
+    image = widgets.Image(value=_bytes(picture(fig, says)), format="png")
+    text = widgets.HTML(value=html.escape(says))
+    panels.display_widget(panels.column(*knobs.values(), image, text), says)
+
+    def put(fig, says):
+        image.value = _bytes(picture(fig, says))
+        text.value = html.escape(says)
+
+    return put
+
+
+def _below_the_panel(knobs, fig, says):
+    "Show controls, and picture and sentence as outputs; -> what replaces the last two."
+    from utils import panels
+
+    drawn, again = picture(fig, says), panels.again()
+    again.put(_face(drawn, says))
+    panel = panels.column(*knobs.values(), again)
+    panels.display_widget(panel, "controls: " + ", ".join(knobs))
+    panels.display_asleep()
+    seen = display(drawn["data"], metadata=drawn["metadata"], raw=True, display_id=True)
+    told = display(_caption(says), display_id=True)
+
+    def put(fig, says):
+        drawn = picture(fig, says)
+        seen.update(drawn["data"], metadata=drawn["metadata"], raw=True)
+        told.update(_caption(says))
+        again.put(_face(drawn, says))
+
+    return put
+
+
+def _face(drawn, says):
+    "A picture and its sentence as HTML."
+    alt, png64 = html.escape(says), drawn["data"]["image/png"]
+    image = f'<img alt="{alt}" src="data:image/png;base64,{png64}">'
+    return f'<div class="course-again">{image}<p><em>{alt}</em></p></div>'
 
 
 def _drawn(pair):
@@ -233,14 +261,78 @@ def _knob(widgets, draw, name, control):
     knob.style.description_width = "initial"
     if not isinstance(knob.value, bool):
         knob.layout.width = "440px"
+    knob.layout.max_width = "100%"
     if hasattr(knob, "continuous_update"):
         knob.continuous_update = False
     return knob
 
 
-def display_widget(widget, says):
-    "Display a widget; `says` stands for it where there are none."
-    # by hand, not by the widget's own method: Colab's ipywidgets 7 names it otherwise
-    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": says}
-    display(bundle, raw=True)
+class Live:
+    """A progress bar and a curve that are redrawn in place while `train.fit` runs.
+
+    Outside a notebook it shows nothing. A cell with it carries nbval-ignore-output.
+    """
+
+    def __init__(self, batches, epochs, every=0.5):
+        self.batches, self.epochs, self.every = batches, epochs, every
+        self.next, self.shown = 0.0, None
+        self.here = hasattr(get_ipython(), "kernel")
+
+    def __call__(self, history, epoch, last=False):
+        now = time.monotonic()
+        if not self.here or not (last or now >= self.next):
+            return
+        bundles = self._bundles(history, epoch)
+        if self.shown is None:
+            self.shown = [display(data, metadata=meta, raw=True, display_id=True)
+                          for data, meta in bundles]  # fmt: skip
+        else:
+            for shown, (data, meta) in zip(self.shown, bundles):
+                shown.update(data, metadata=meta, raw=True)
+        self.next = time.monotonic() + self.every
+
+    def _bundles(self, history, epoch):
+        fig, says = live_curve(history, self.batches)
+        drawn = picture(fig, says)
+        bar = progress_line(history, self.batches * self.epochs, epoch, self.epochs)
+        caption = {"text/markdown": f"*{says}*", "text/plain": says}
+        return [({"text/plain": bar}, {}), (drawn["data"], drawn["metadata"]),
+                (caption, {})]  # fmt: skip
+
+
+def progress_line(history, total, epoch, epochs, width=24):
+    "One line: how far, and how well; epoch: the one that runs or ran last, from 1."
+    done = len(history.losses)
+    full = width * done // max(total, 1)
+    line = f"epoch {epoch}/{epochs} {'█' * full}{'░' * (width - full)} "
+    line += f"loss {np.mean(history.losses[-20:]):.3f}" if done else ""
+    if history.scores:
+        line += f"  validation {100 * history.accuracy[-1]:.1f} %"
+    return line + ("  stopped early" if history.stopped else "")
+
+
+def live_curve(history, batches):
+    "Loss of every step, and validation loss of every epoch."
+    fig, ax = subplots(size=(6.6, 2.8))
+    losses = np.array(history.losses)
+    ax.plot(losses, color=SKY, lw=0.8, alpha=0.7)
+    width = min(batches, max(len(losses), 1))
+    if len(losses) > width:
+        smooth = np.convolve(losses, np.ones(width) / width, "valid")
+        steps = np.arange(len(smooth)) + width - 1
+        (line,) = ax.plot(steps, smooth, color=BLUE)
+        label_end(ax, line, "training")
+    says = f"Training loss over {len(losses)} steps"
+    if history.scores:
+        scores = np.array(history.scores)[:, 0]
+        ends = batches * (np.arange(len(scores)) + 1)
+        (line,) = ax.plot(ends, scores, ".-", color=RED, lw=1.2)
+        label_end(ax, line, "validation")
+        says += f" and validation loss over {len(scores)} epochs"
+        if history.best_epoch is not None:
+            at = history.best_epoch
+            ax.plot(ends[at], scores[at], "o", ms=10, mfc="none", mec=RED)
+            says += f"; the best epoch is number {at + 1}, at {scores[at]:.2g}"
+    ax.set(yscale="log", xlabel="step", ylabel="loss")
+    title(ax, "Loss of each batch, and of rows the model does not train on")
+    return fig, says + ", drawn while it ran."

@@ -16,25 +16,20 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import re
 import shlex
-import statistics
-import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from utils.bench import machine, recordings
 from utils.built import gpu, precision, profiling
 from utils.built.train import pick_device  # built in chapter 05
 from utils.files import ROOT, write_whole
 
-FOLDER = ROOT / "utils" / "data" / "measurements"
-FORMAT = 1
 SIZES = {  # of the measurements: (matrix products, numbers in a copy, timed product)
     "cuda": {"matmul": (1024, 4096, 8192), "copy": 2**26, "timer": 4096},
     "mps": {"matmul": (512, 1024, 2048), "copy": 2**24, "timer": 1024},
@@ -45,10 +40,6 @@ NETWORKS = {  # widths and rows of the training step that is measured
     "mps": ([256, 1024, 1024, 10], 512),
     "cpu": ([256, 1024, 1024, 10], 128),
 }
-UNITS = ("amx_bf16", "amx_fp16", "avx512_bf16", "avx512_fp16", "avx_ne_convert", "bf16")
-
-
-# ---- the machine ----
 
 
 class Device:
@@ -73,89 +64,7 @@ class Device:
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def accelerator(self):
-        "Name, memory and driver of the accelerator; None on a CPU."
-        if self.kind == "mps":
-            return {"name": f"{processor()} (MPS)"}
-        if self.kind != "cuda":
-            return None
-        seen = torch.cuda.get_device_properties(self.device)
-        return {
-            "name": seen.name,
-            "memory_bytes": seen.total_memory,
-            "capability": f"{seen.major}.{seen.minor}",
-            "multiprocessors": seen.multi_processor_count,
-            "cuda": torch.version.cuda,
-            "driver": _driver(),
-        }
-
-
-def _driver():
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20)
-        return said.stdout.split("\n")[0].strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _cpuinfo():
-    "{field: value} of the first processor in /proc/cpuinfo; empty where there is none."
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in lines}
-
-
-def processor():
-    "The processor's model name."
-    named = _cpuinfo().get("model name")
-    if not named and sys.platform == "darwin":
-        ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            named = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
-        except OSError:
-            named = None
-    return named or platform.processor() or platform.machine()
-
-
-def short_number_units():
-    "Instructions of this processor for 16-bit numbers; None where it cannot be told."
-    info = _cpuinfo()
-    flags = info.get("flags", info.get("Features", "")).split()
-    return [unit for unit in UNITS if unit in flags] if flags else None
-
-
-def machine(dev):
-    "What was measured: processor, cores, accelerator, versions; no host name, no path."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {
-        "processor": processor(),
-        "cores": cores or os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "short_number_units": short_number_units(),
-        "device": dev.kind,
-        "accelerator": dev.accelerator(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def commit():
-    "The commit of this checkout, with a + when files have changed; None outside git."
-    try:
-        ask = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 20}
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask)
-        if head.returncode:
-            return None
-        changed = subprocess.run(
-            ["git", "--no-optional-locks", "status", "--porcelain"], **ask
-        ).stdout
-        return head.stdout.strip() + ("+" if changed.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+        return machine.accelerator(self.device)
 
 
 # ---- rows: {what, labels ..., work, unit, seconds: [...]} ----
@@ -404,87 +313,15 @@ def record(dev=None, only=None, quick=False, tell=lambda text: None):
         tell(f"{name} ...")
         rows += function(dev, quick)
     return {
-        "format": FORMAT,
-        "machine": machine(dev),
+        "format": recordings.FORMAT,
+        "machine": machine.machine(dev),
         "date": f"{datetime.date.today():%Y-%m-%d}",
-        "commit": commit(),
+        "commit": machine.commit(),
         "quick": quick,
         "load_before": load
         and round(load, 1),  # processes that wanted a core: others' too
         "rows": rows,
     }
-
-
-# ---- reading them again ----
-
-
-def recordings(folder=FOLDER):
-    "{name: recording} of every file, accelerators first; a damaged one raises ValueError."
-    if not Path(folder).is_dir():
-        raise ValueError(f"{str(folder)!r} is no folder of recordings")
-    found = {}
-    for path in sorted(Path(folder).glob("*.json")):
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise ValueError(f"format {data['format']}, this reads {FORMAT}")
-            for row in data["rows"]:
-                if row["what"] != "memory" and not all(t > 0 for t in row["seconds"]):
-                    raise ValueError(f"a {row['what']} without seconds")
-            data["machine"]["device"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} is no recording: {error}") from None
-        found[path.stem] = data
-    order = ("cuda", "mps", "cpu")
-    kind = lambda item: (order.index(item[1]["machine"]["device"]), item[0])  # noqa: E731
-    return dict(sorted(found.items(), key=kind))
-
-
-def find(recording, what, **labels):
-    "The rows of one kind whose labels are these; ValueError for a kind that is not measured."
-    if what not in ALL:
-        raise ValueError(f"{what!r} is not measured; known: {', '.join(ALL)}")
-    return [
-        row
-        for row in recording["rows"]
-        if row["what"] == what and all(row.get(k) == v for k, v in labels.items())
-    ]
-
-
-def rate(row):
-    "Work a second, from the median sample: a row's `work` over its `seconds`."
-    if "work" not in row:
-        raise ValueError(f"a row of {row.get('what')!r} has no work: it has no rate")
-    return row["work"] / statistics.median(row["seconds"])
-
-
-def describe(recording):
-    "One line: chip, versions, date, commit."
-    seen = recording["machine"]
-    chip = (seen["accelerator"] or {}).get("name")
-    chip = chip or f"{seen['processor']}, {seen['cores']} cores"
-    many = "s" if seen["threads"] != 1 else ""
-    threads = f", {seen['threads']} thread{many}" if seen["device"] == "cpu" else ""
-    return (
-        f"{chip}{threads}, torch {seen['torch']}, {recording['date']}, "
-        f"commit {recording['commit'] or 'unknown'}"
-    )
-
-
-def missing(found):
-    "A sentence on what no recording covers yet; empty when a CUDA machine is there."
-    if any(data["machine"]["device"] == "cuda" for data in found.values()):
-        return ""
-    return (
-        "No recording of a CUDA machine ships with the course yet, so no GPU number is "
-        "shown. On one, `python3 start.py measure` writes it."
-    )
-
-
-def _name(recording):
-    seen = recording["machine"]
-    chip = (seen["accelerator"] or {}).get("name") or f"cpu-{seen['cores']}core"
-    return re.sub(r"[^a-z0-9]+", "-", chip.lower()).strip("-")
 
 
 def main(arguments=None):
@@ -511,18 +348,11 @@ def main(arguments=None):
     if options.print:
         print(json.dumps(data, indent=1))
         return 0
-    path = FOLDER / f"{options.name or _name(data)}.json"
+    path = recordings.FOLDER / f"{options.name or recordings.name_of(data)}.json"
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, _text(data))
-    print(f"{describe(data)}\nwritten: {path.relative_to(ROOT)}")
+    write_whole(path, recordings.text_of(data))
+    print(f"{recordings.describe(data)}\nwritten: {path.relative_to(ROOT)}")
     return 0
-
-
-def _text(data):
-    "JSON with one line a measurement."
-    head = json.dumps({k: v for k, v in data.items() if k != "rows"}, indent=1)
-    rows = ",\n".join(f"  {json.dumps(row)}" for row in data["rows"])
-    return f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n'
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import argparse  # noqa: E402
 import datetime  # noqa: E402
 import json  # noqa: E402
-import platform  # noqa: E402
 import time  # noqa: E402
-from importlib import import_module, metadata  # noqa: E402
+from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from utils.bench import machine  # noqa: E402
 from utils.bench.peers import known as known_peers  # noqa: E402
 from utils.bench.ratio import REGISTRY  # noqa: E402
 from utils.files import ROOT  # noqa: E402
@@ -40,26 +40,6 @@ def discover():
         if Path(__file__).with_name(f"{chapter.stem[3:]}.py").exists():
             import_module(f"utils.bench.{chapter.stem[3:]}")
     return REGISTRY
-
-
-def machine():
-    "Processor, cores, system and versions, in one line."
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        named = [
-            line.split(":", 1)[1].strip() for line in lines if "model name" in line
-        ]
-        model = next(iter(named), model)
-    versions = [f"Python {platform.python_version()}"]
-    for package in ("numpy", "torch"):
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"no {package}")
-    cores = f"{os.cpu_count()} cores"
-    return ", ".join([model, cores, platform.system(), *versions])
 
 
 def measure(chosen, tell=lambda text: None):
@@ -148,7 +128,10 @@ def main(arguments=None):
         print("\n".join(f"{b.name}  {b.bar}".rstrip() for b in chosen))
         return 0
     rows = measure(chosen, tell=lambda text: print(text, file=sys.stderr, flush=True))
-    about = {"machine": machine(), "date": f"{datetime.date.today():%Y-%m-%d}"}
+    about = {
+        "machine": machine.in_one_line(),
+        "date": f"{datetime.date.today():%Y-%m-%d}",
+    }
     seconds = time.perf_counter() - began
     if options.json:
         about["seconds"] = round(seconds, 1)

@@ -5,18 +5,32 @@ gradient into theirs, and its number of birth. Inputs are always older than what
 made from them, so walking from young to old visits every node after all its users:
 creation order is the topological order, and no recursion is needed. A graph lives as
 long as someone holds its last node. Reverse mode is Linnainmaa's (1970); Baydin and
-others (2018) survey it.
+others (2018) survey it. The rules stand in rules.py, the lie detector in gradcheck.py.
 """
 
 import contextlib
 import itertools
-import math
 import numbers
 from operator import attrgetter
 
 import numpy as np
 
 from utils import given
+from utils.built.rules import (
+    add_rule,
+    div_rule,
+    matmul_backward,
+    matmul_rule,
+    mul_rule,
+    sub_rule,
+    sum_backward,
+    unbroadcast,
+)
+
+__all__ = [
+    "Tensor", "history", "matmul_backward", "no_grad", "record", "sum_backward",
+    "tape_bytes", "unbroadcast",
+]  # fmt: skip
 
 _births = itertools.count()
 _recording = True
@@ -334,100 +348,6 @@ class Tensor:
         )
 
 
-# ---- rules: (gradient of the output, input Tensors, output array) -> input gradients,
-# ---- None where nobody asks; backward adds up what broadcasting had stretched
-
-
-def add_rule(g, inputs, out):
-    "a + b: what flows in goes to both."
-    return g, g
-
-
-def sub_rule(g, inputs, out):
-    "a - b: to b with the other sign."
-    return g, -g
-
-
-def mul_rule(g, inputs, out):
-    "a * b: to each, times the other's value."
-    a, b = inputs
-    return (
-        g * b._data if a.requires_grad else None,
-        g * a._data if b.requires_grad else None,
-    )
-
-
-def div_rule(g, inputs, out):
-    "a / b: g / b to a, -g / b * (a / b) to b."
-    _, b = inputs
-    part = g / b._data
-    return part, -part * out if b.requires_grad else None
-
-
-def matmul_rule(g, inputs, out):
-    "a @ b: g @ b.T to a, a.T @ g to b."
-    a, b = inputs
-    if a.ndim != 1 and b.ndim != 1:
-        return (
-            g @ b._data.swapaxes(-1, -2) if a.requires_grad else None,
-            a._data.swapaxes(-1, -2) @ g if b.requires_grad else None,
-        )
-    return matmul_backward(g, a._data, b._data)
-
-
-def matmul_backward(grad, a, b):
-    """Gradients of a and b from that of a @ b: each has the shape of its own array.
-
-    (N, M), (N, D), (D, M) -> (N, D), (D, M); more axes in front are batches, and a
-    vector counts as one row (a) or one column (b).
-    """
-    rows, columns = np.atleast_2d(a), b if b.ndim > 1 else b[:, None]
-    if a.ndim == 1:
-        grad = np.expand_dims(grad, -1 if b.ndim == 1 else -2)
-    if b.ndim == 1:
-        grad = np.expand_dims(grad, -1)
-    try:
-        grad_a = grad @ columns.swapaxes(-1, -2)
-        grad_b = rows.swapaxes(-1, -2) @ grad
-    except ValueError:
-        raise ValueError(
-            f"a gradient of shape {grad.shape} is not that of {a.shape} @ {b.shape}"
-        ) from None
-    grad_a = grad_a[..., 0, :] if a.ndim == 1 else grad_a
-    grad_b = grad_b[..., 0] if b.ndim == 1 else grad_b
-    return unbroadcast(grad_a, a.shape), unbroadcast(grad_b, b.shape)
-
-
-def sum_backward(grad, shape, axis=None):
-    "Gradient of x from that of x.sum(axis): every element was used once, each gets a copy."
-    try:
-        spread = grad if axis is None else np.expand_dims(grad, axis)
-        return np.broadcast_to(spread, shape)
-    except ValueError:
-        raise ValueError(
-            f"a gradient of shape {np.shape(grad)} is not that of the sum of {shape} "
-            f"along axis {axis}"
-        ) from None
-
-
-def unbroadcast(grad, shape):
-    """Sum `grad` over the axes that broadcasting added or stretched: -> `shape` again.
-
-    ValueError where `shape` cannot have been broadcast to the shape of `grad`.
-    """
-    extra = grad.ndim - len(shape)
-    stretched = [
-        extra + i for i, size in enumerate(shape) if size == 1 != grad.shape[extra + i]
-    ]
-    axes = (*range(extra), *stretched)
-    out = grad.sum(axis=axes) if axes else grad
-    if out.size != math.prod(shape) or (not axes and out.shape != tuple(shape)):
-        raise ValueError(
-            f"a gradient of shape {grad.shape} does not come from broadcasting {shape}"
-        )
-    return out.reshape(shape)
-
-
 # ---- recording ----
 
 
@@ -500,62 +420,3 @@ def _constant(value, like):
     if isinstance(value, numbers.Real):  # a plain number takes the other's precision
         value = np.asarray(value, like._data.dtype)
     return Tensor(value)
-
-
-# ---- the lie detector ----
-
-
-def gradcheck(f, *tensors, h=1e-5, tol=1e-6):
-    """Compare backward with central differences; -> the largest gap.
-
-    f(*tensors) is a Tensor of any shape; the tensors hold float64. Raises AssertionError
-    where a gap is above `tol`, or above `tol` times the slope where the slope is above 1.
-    """
-    given.function("f", f)
-    given.number("h", h, above=0)
-    for number, t in enumerate(tensors):
-        if not isinstance(t, Tensor):
-            raise TypeError(
-                f"tensor {number} is a {type(t).__name__}: gradcheck(f, *tensors) "
-                "takes Tensor(x, requires_grad=True)"
-            )
-        if t.data.dtype != np.float64:
-            raise TypeError(
-                f"tensor {number} is {t.data.dtype}: a nudge of {h:g} drowns in its "
-                "rounding. Check in float64"
-            )
-        t.zero_grad()
-    if not any(t.requires_grad for t in tensors):
-        raise ValueError("nothing to check: no tensor has requires_grad=True")
-    out = f(*tensors)
-    if not isinstance(out, Tensor):
-        raise TypeError(f"f returns a Tensor, not a {type(out).__name__}")
-    shape = out.shape
-    weights = np.random.default_rng(0).uniform(0.5, 1.5, shape) if shape else 1.0
-
-    def height():
-        with no_grad():
-            return float((f(*tensors).data * weights).sum())
-
-    (f(*tensors) * weights).sum().backward()
-    worst = 0.0
-    for number, t in enumerate(tensors):
-        if not t.requires_grad:
-            continue
-        ours = np.zeros(t.shape) if t.grad is None else t.grad
-        for index in np.ndindex(t.shape):
-            before = t.data[index]
-            t.data[index] = before + h
-            above = height()
-            t.data[index] = before - h
-            below = height()
-            t.data[index] = before
-            slope = (above - below) / (2 * h)
-            gap = abs(ours[index] - slope)
-            worst = max(worst, gap)
-            if not gap <= tol * max(1.0, abs(slope)):
-                raise AssertionError(
-                    f"tensor {number} at {index}: backward says {ours[index]:.6g}, a nudge "
-                    f"says {slope:.6g}"
-                )
-    return worst

@@ -1,7 +1,7 @@
 """What chapter 16 builds: collectives out of send and receive, and what they cost.
 
 A collective is a function of every rank's own array and its end of the network, `comm`:
-a `Comm` of utils.practice.network to practise on, or a `Wire` between real processes. x_N is a
+a `Comm` of utils.practice to practise on, or a `Wire` between real processes. x_N is a
 flat array of N numbers; `cut` says which chunk of it is whose. Inputs are left as they are.
 What is no flat array raises TypeError or ValueError on the rank that passed it.
 

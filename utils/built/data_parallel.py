@@ -1,7 +1,7 @@
 """What chapter 17 builds: one model on n ranks, each with its own rows.
 
 Every function is called by all ranks of a torch.distributed group, inside
-`ranks.run(fn, n)`, under torchrun, or in a rehearsal (utils.practice.rehearsal); elsewhere it
+`ranks.run(fn, n)`, under torchrun, or in a rehearsal (utils.practice); elsewhere it
 raises RuntimeError. Shapes: X (B, D) and y (B,) are this rank's rows of the batch; B
 may differ between ranks. The buckets follow S. Li et al., PyTorch Distributed (2020),
 https://arxiv.org/abs/2006.15704, section 3.2.

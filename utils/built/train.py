@@ -1,24 +1,34 @@
-"""What chapter 05 builds: data in batches, the loop, its score, its checkpoints.
+"""What chapter 05 builds: the loop, its score, the whole run, the look at a new model.
 
 Shapes: X (N, ...) rows, y (N,) labels or targets, logits (B, C) of a batch of B rows.
 `fit` trains; run again with the same `checkpoint`, it goes on where it was cut off and
 ends with the same bits. `sanity` is the look at a new model that costs a second.
+What rows.py and checkpoint.py hold is reached from here, too, as in `train.loader`.
 """
 
 import copy
 import math
-import os
-import pickle
-import zipfile
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from utils import given
+from utils.built.checkpoint import (
+    History,
+    Run,
+    load_checkpoint,
+    save_checkpoint,
+    set_random,
+)
+from utils.built.rows import Order, Rows, epoch_order, loader
+
+__all__ = [
+    "History", "Order", "Rows", "Sanity", "Score", "device_of", "epoch_order", "evaluate",
+    "first_loss", "fit", "load_checkpoint", "loader", "overfit", "pick_device", "sanity",
+    "save_checkpoint", "train_step",
+]  # fmt: skip
 
 # ---- where ----
 
@@ -51,106 +61,6 @@ def device_of(model):
         raise TypeError(f"a model is a torch.nn.Module, not {type(model).__name__}")
     tensors = (*model.parameters(), *model.buffers())
     return tensors[0].device if tensors else torch.device("cpu")
-
-
-# ---- data ----
-
-
-class Rows(Dataset):
-    """Rows with their labels; rows[3] is one pair, rows[[3, 5]] a batch of two.
-
-    X (N, ...), y (N, ...): tensors, arrays or lists of numbers. float64 rows become
-    float32.
-    """
-
-    def __init__(self, X, y, device=None):
-        self.X, self.y = _numbers("X", X, device), _numbers("y", y, device)
-        if len(self.X) != len(self.y):
-            raise ValueError(f"{len(X)} rows and {len(y)} labels: one label a row")
-        if self.X.dtype == torch.float64:
-            self.X = self.X.float()
-
-    def __len__(self):
-        return len(self.X)
-
-    def __getitem__(self, i):
-        return self.X[i], self.y[i]
-
-
-def _numbers(name, values, device):
-    "A tensor of at least one axis, or an error that names what has none."
-    try:
-        found = torch.as_tensor(values, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        if isinstance(values, torch.Tensor):
-            raise  # the device, not the values
-        raise TypeError(
-            f"{name} holds one number or row of numbers a row: {error}"
-        ) from None
-    if not found.ndim:
-        raise TypeError(
-            f"{name} holds one number or row of numbers a row, not {values!r}"
-        )
-    return found
-
-
-def epoch_order(N, seed, epoch):
-    "A shuffled 0 .. N-1 (N,) that depends on seed and epoch alone, two whole numbers."
-    N, epoch = given.whole("N", N, least=0), given.whole("epoch", epoch, least=0)
-    seed = given.whole("seed", seed, least=-math.inf)
-    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-    return torch.randperm(N, generator=generator)
-
-
-class Order:
-    """Row numbers 0 .. N-1, `size` at a time; without a seed in their own order.
-
-    `begin(epoch, done)` starts the next pass at any epoch, `done` batches into it.
-    """
-
-    def __init__(self, N, size, seed=None):
-        try:
-            self.size = given.whole("size", size)
-        except ValueError:
-            raise ValueError(
-                f"a batch has a whole number of rows, at least 1, not {size!r}"
-            ) from None
-        self.N = given.whole("N", N, least=0)
-        if seed is not None:
-            seed = given.whole("seed", seed, least=-math.inf)
-        self.seed, self.epoch, self.done = seed, 0, 0
-
-    def begin(self, epoch, done=0):
-        "Let the next pass be that of `epoch`, without its first `done` batches."
-        self.epoch, self.done = epoch, done
-
-    def __len__(self):
-        return math.ceil(self.N / self.size)
-
-    def __iter__(self):
-        shuffled = self.seed is not None and self.N
-        rows = epoch_order(self.N, self.seed, self.epoch) if shuffled else None
-        rows = torch.arange(self.N) if rows is None else rows
-        return iter(rows.split(self.size)[self.done : len(self)])
-
-    def describe(self):
-        "What must be the same for a run to be continued."
-        return {"N": self.N, "size": self.size, "seed": self.seed}
-
-
-def loader(X, y, size, seed=None, device=None):
-    """Batches of (X (B, ...), y (B,)): shuffled by `seed` and the epoch, or in order.
-
-    The rows are moved to `device` once. Each batch is one indexing of all its rows, not
-    B rows stacked: that is why `batch_size` is None. ValueError for rows without
-    labels, and for a size or seed that is no whole number.
-    """
-    rows = Rows(X, y, device)
-    order = Order(len(rows), size, seed)
-    own = (
-        torch.Generator()
-    )  # a DataLoader draws a number a pass; not from the global one
-    return DataLoader(rows, sampler=order, batch_size=None, generator=own)
 
 
 # ---- one step, one score ----
@@ -264,21 +174,6 @@ def _same_place(model, X):
 # ---- the whole run ----
 
 
-@dataclass
-class History:
-    "What a run wrote down."
-
-    losses: list = field(default_factory=list)  # of every step
-    scores: list = field(default_factory=list)  # validation [loss, accuracy] an epoch
-    best_epoch: int | None = None  # counted from 0; its weights stay if patience is set
-    stopped: bool = False  # early
-
-    @property
-    def accuracy(self):
-        "Of the validation rows, one an epoch."
-        return [accuracy for _, accuracy in self.scores]
-
-
 def fit(
     model, batches, optimizer, epochs, *, loss=F.cross_entropy, scheduler=None,
     validation=None, patience=None, clip=None, checkpoint=None, every=50, live=False,
@@ -306,7 +201,7 @@ def fit(
             "a run can be continued only if its order is known: make the batches with "
             "train.loader(X, y, size, seed)"
         )
-    run = _Run(model, optimizer, scheduler, batches)
+    run = Run(model, optimizer, scheduler, batches)
     random = run.load(checkpoint) if checkpoint and Path(checkpoint).exists() else None
     watch = _watch(live, len(batches), epochs)
     history = run.history
@@ -315,7 +210,7 @@ def fit(
             order.begin(run.epoch, run.done)
         this_epoch = iter(batches)  # may draw a random number: restore after it
         if random is not None:
-            _set_random(random)
+            set_random(random)
             random = None
         for X, y in map(_pair, this_epoch):
             step = len(history.losses)
@@ -382,134 +277,12 @@ def _moves(optimizer, model):
     return not moved.isdisjoint(map(id, model.parameters()))
 
 
-@dataclass
-class _Run:
-    "Everything that has memory."
-
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: object
-    batches: object
-    epoch: int = 0
-    done: int = 0  # batches of this epoch
-    history: History = field(default_factory=History)
-    best: dict | None = None  # weights
-
-    def judge(self, score, patience):
-        "Note an epoch's score; with patience, keep the best weights or stop."
-        history = self.history
-        best = history.best_epoch
-        if best is None or score.loss < history.scores[best][0]:
-            history.best_epoch = self.epoch
-            if patience is not None:
-                self.best = _copy(self.model.state_dict())
-        elif patience is not None:
-            history.stopped = self.epoch - best >= patience
-        history.scores.append(list(score))
-
-    def save(self, path):
-        "Write everything into a checkpoint."
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None
-            if self.scheduler is None
-            else self.scheduler.state_dict(),
-            "order": self.batches.sampler.describe(),
-            "at": {"epoch": self.epoch, "done": self.done},
-            "random": _get_random(),
-            "history": asdict(self.history),
-            "best": self.best,
-        }
-        save_checkpoint(path, state)
-
-    def load(self, path):
-        "Go back to a checkpoint -> the random state, to be set last."
-        state = load_checkpoint(path)
-        order = self.batches.sampler.describe()
-        if state["order"] != order:
-            raise ValueError(
-                f"{Path(path).name} was written with the order {state['order']}; this run "
-                f"has {order}: it would not be the same run. Choose another file"
-            )
-        if (state["scheduler"] is None) != (self.scheduler is None):
-            raise ValueError(f"{Path(path).name}: one of the two runs has a scheduler")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.done = state["at"]["epoch"], state["at"]["done"]
-        self.history, self.best = History(**state["history"]), state["best"]
-        return state["random"]
-
-
-def _copy(state):
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def _get_random():
-    "torch's random state, on every device; not Python's and NumPy's."
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    mps = [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda, "mps": mps}
-
-
-def _set_random(state):
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    if state["mps"] and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"][0])
-
-
 def _watch(live, batches, epochs):
     if not live:
         return lambda *_, **__: None
-    from utils.figures.pytorch import Live
+    from utils.plots import Live  # with Matplotlib: only where something is shown
 
     return Live(batches, epochs)
-
-
-# ---- files ----
-
-
-def save_checkpoint(path, state):
-    "Write `state` so that `path` is a whole file at every moment: the old or the new."
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def load_checkpoint(path, device="cpu"):
-    """Tensors and plain values of a checkpoint.
-
-    ValueError for a damaged file and for one that could run code, FileNotFoundError.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        is_archive = file.read(2) == b"PK"
-    if is_archive and not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{path.name} is damaged: it breaks off after {size:,} bytes. Use the one before"
-        )
-    if not is_archive:
-        raise ValueError(f"{path.name} is no checkpoint: torch.save did not write it")
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path.name} is refused: it holds more than tensors and plain values, and "
-            "unpickling it could run anything"
-        ) from None
-    except (RuntimeError, OSError, EOFError):
-        raise ValueError(
-            f"{path.name} is damaged: parts of it are missing. Use the one before"
-        ) from None
 
 
 # ---- the look at a new model ----
@@ -530,15 +303,22 @@ def overfit(model, X, y, steps=100, lr=1e-2, loss=F.cross_entropy):
         return [train_step(twin, X, y, optimizer, loss, step=i) for i in range(steps)]
 
 
+class Sanity(NamedTuple):
+    "What `sanity` saw; figures.sanity(*seen) draws it."
+
+    first: float  # loss before any training
+    expected: float  # ln(classes)
+    losses: list  # of each step on the one batch
+    rows: int  # of that batch
+
+
 def sanity(model, X, y, classes, steps=100, lr=1e-2, loss=F.cross_entropy, slack=0.3):
-    """Two tests of an untrained model on one batch -> (figure, sentence); or it raises.
+    """Two tests of an untrained model on one batch -> what they saw; or it raises.
 
     Its loss is near ln(classes), and a copy of it learns the batch by heart: the loss
     falls below a tenth of that. The model itself is not changed. AssertionError where a
     test fails. After Karpathy, A Recipe for Training Neural Networks (2019).
     """
-    from utils.figures.pytorch import sanity as draw
-
     given.whole("classes", classes, least=2)
     expected, first = math.log(classes), first_loss(model, X, y, loss)
     if not abs(first - expected) <= slack:
@@ -555,4 +335,4 @@ def sanity(model, X, y, classes, steps=100, lr=1e-2, loss=F.cross_entropy, slack
             f"{losses[-1]:.3g}: what cannot learn a batch by heart cannot learn. Do the "
             "labels belong to the rows? Do gradients reach all weights?"
         )
-    return draw(first, expected, losses, len(X))
+    return Sanity(first, expected, losses, len(X))

@@ -1,35 +1,36 @@
 """Chapter 17: shards, averages over ranks, buckets, overlap.
 
-Ranks are rehearsed in this process (utils.practice.rehearsal), so that a call that nobody answers
+Ranks are rehearsed in this process (utils.practice), so that a call that nobody answers
 is told at once and nothing hangs.
 """
 
 import random
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DistributedSampler
 
 from utils.built import data_parallel as course
-from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
-from utils.practice.rehearsal import Deadlock, Mismatch, rehearse
+from utils.practice import Deadlock, Mismatch, rehearse
 
 chapter = Chapter("17_data_parallel")
-HANG = (
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks "
-    "make the same calls in the same order"
-)
 
 
 def _play(case, fn, n=3, rule="", calls=None):
     "rehearse(fn, n); where real processes would hang, a Miss says which rank waits."
     try:
-        return rehearse(fn, n, calls=calls)
+        with _no_luck():
+            return rehearse(fn, n, calls=calls)
     except (Deadlock, Mismatch) as error:
-        said = f"{HANG}. {rule}".strip() if rule else f"{HANG}."
-        raise Miss(said, case, str(error), "every rank returns") from None
+        said = (
+            "The ranks hang. A collective call returns when every rank has made it, so "
+            f"all ranks make the same calls in the same order. {rule}"
+        )
+        raise Miss(said.strip(), case, str(error), "every rank returns") from None
     except (Miss, NotImplementedError):
         raise
     except Exception as error:
@@ -37,13 +38,29 @@ def _play(case, fn, n=3, rule="", calls=None):
         raise
 
 
-def _exact(case, got, want, slips=None, rule=""):
-    "same(), and then to 12 digits: what passes through float32 keeps 7."
-    same(case, got, want, rule=rule)
-    gap = float(abs(as_array(got).astype(float) - as_array(want)).max())
-    same(f"{case}: largest difference", gap, 0.0, atol=1e-12,
-         rule="Right to 7 digits, and float64 has 15: something on the way was float32. "
-         "Keep the dtype.")  # fmt: skip
+@contextmanager
+def _no_luck():
+    "Inside, torch.empty holds nan: memory that nobody filled is no zero."
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _exact(case, got, want, rule):
+    "same() to 12 digits: what passes through float32 keeps 7."
+    same(case, got, want, rule, atol=1e-12, rtol=1e-12)
+
+
+def _by_rank(case, got, want, rule):
+    "Compare what all ranks have, side by side: [rank 0's, rank 1's, ...]."
+    for rank, (one, right) in enumerate(zip(got, want)):
+        if one is None or np.shape(one) != np.shape(right):
+            same(f"{case}, rank {rank}", one, right, rule)
+    got, want = (torch.stack([torch.as_tensor(x) for x in xs]) for xs in (got, want))
+    _exact(f"{case}, a row per rank", got.double(), want.double(), rule)
 
 
 def _normal(*shape, seed=0):
@@ -69,6 +86,9 @@ def _grads(model):
     return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
 
 
+# ---- averages ----
+
+
 @chapter.exercise(
     "A shard of 16 rows speaks for 16 rows, one of 2 rows for 2.",
     "Undo each mean (times its rows), add up, and divide once by all rows.",
@@ -78,14 +98,14 @@ def _grads(model):
 )
 def mean_of_shards(answer):
     "The gradient of all rows, from the mean gradients of ragged shards."
-    grads = torch.tensor([[6.0, 0.0], [0.0, 3.0], [1.0, -1.0]], dtype=torch.float64)
-    rows = [1, 2, 5]
-    weighted = torch.tensor([11.0, 1.0], dtype=torch.float64)
-    same(
-        "gradients [6, 0], [0, 3], [1, -1] of shards with 1, 2 and 5 rows",
-        answer(grads, rows),
-        weighted / 8,
-    )
+    rule = "Undo each mean (times its rows), add up, and divide once by all rows."
+    grads_RP = torch.tensor([[6.0, 0.0], [0.0, 3.0], [1.0, -1.0]], dtype=torch.float64)
+    for rows_R, want_P in (
+        ([1, 2, 5], [11 / 8, 1 / 8]), ([3, 0, 4], [22 / 7, -4 / 7]), ([2, 2, 2], [7 / 3, 2 / 3]),
+    ):  # fmt: skip
+        case = f"gradients [6, 0], [0, 3], [1, -1] of shards with {rows_R} rows"
+        want_P = torch.tensor(want_P, dtype=torch.float64)
+        _exact(case, answer(grads_RP.clone(), list(rows_R)), want_P, rule)
     X_ND, y_N = _normal(9, 4), _normal(9, seed=1)
     w_D = _normal(4, seed=2).requires_grad_()
 
@@ -94,10 +114,11 @@ def mean_of_shards(answer):
         return torch.autograd.grad(loss, w_D)[0]
 
     shards = [slice(0, 2), slice(2, 3), slice(3, 9)]
-    got = answer(torch.stack([slope(s) for s in shards]), [2, 1, 6])
-    _exact("shards of 2, 1 and 6 rows beside autograd on all 9", got,
-           slope(slice(0, 9)),
-           rule="Is the shape (P,), one number a parameter?")  # fmt: skip
+    got_P = answer(torch.stack([slope(s) for s in shards]), [2, 1, 6])
+    _exact("shards of 2, 1 and 6 rows beside autograd on all 9", got_P,
+           slope(slice(0, 9)), f"{rule} The result has one number per parameter.")  # fmt: skip
+    same("float32 gradients: dtype of the result", str(answer(grads_RP.float(), [1, 2, 5]).dtype),
+         "torch.float32", "The result has the gradients' dtype.")  # fmt: skip
 
 
 def _with_grads(rank, missing=False):
@@ -138,9 +159,8 @@ def average_gradients(answer):
     def step(model, rank, n):
         before = _weights(model)
         answer(model)
-        if not torch.equal(before, _weights(model)):
-            raise Miss("The weights changed: average the gradients, p.grad, not p.",
-                       f"rank {rank} of {n}: the weights", _weights(model), before)  # fmt: skip
+        _exact(f"rank {rank} of {n}: the weights", _weights(model), before,
+               "The weights changed: average the gradients, p.grad, not p.")  # fmt: skip
         return _grads(model)
 
     unit = torch.arange(1.0, 5.0).double().view(2, 2) / 3
@@ -148,40 +168,12 @@ def average_gradients(answer):
     for n in (3, 2):
         case = f"{n} ranks, gradients 1/3, 2/3, 1 ... times rank + 2"
         results = _play(case, lambda rank, n: step(_with_grads(rank), rank, n), n)
-        for rank in range(n):
-            own = unit * (rank + 2)
-            total = unit * (n * (n + 3) / 2)
-            lost = "Nothing was exchanged: each rank has its own gradient."
-            if rank:  # rank 0 was right
-                lost = (
-                    "Rank 0 has the mean, this rank not: dist.reduce serves one rank."
-                )
-            elif all(torch.equal(grads[0], own) for grads in results):
-                lost = (
-                    "Every rank has rank 0's gradient: a broadcast copies, all_reduce "
-                    "adds."
-                )
-            _exact(
-                f"{case}: the weight's gradient on rank {rank}",
-                results[rank][0],
-                total / n,
-                slips={
-                    "This is the sum over all ranks: divide by their number.": total,
-                    lost: own,
-                    "Each rank divided its own gradient; the sum never arrived. An "
-                    "asynchronous call needs its wait().": own / n,
-                    "Divided twice by the number of ranks.": total / n / n,
-                    "The mean was summed again: one exchange is enough.": total * n,
-                    "Divided by 3, whatever the number of ranks: "
-                    "dist.get_world_size().": total / 3,
-                    "Divided by 2, whatever the number of ranks: "
-                    "dist.get_world_size().": total / 2,
-                },
-                rule="All ranks should leave with the mean of all.",
-            )
-            _exact(f"{case}: the bias's gradient on rank {rank}", results[rank][1],
-                   ends * (n + 3) / 2,
-                   rule="The weight is right: does the loop reach every parameter?")  # fmt: skip
+        weights, biases = zip(*results)
+        _by_rank(f"{case}: the weight's gradient", weights, [unit * (n + 3) / 2] * n,
+                 "All ranks leave with the mean of all: the sum, divided by "
+                 "dist.get_world_size().")  # fmt: skip
+        _by_rank(f"{case}: the bias's gradient", biases, [ends * (n + 3) / 2] * n,
+                 "The weight is right: does the loop reach every parameter?")  # fmt: skip
     case = "3 ranks; on rank 1 the weight has no gradient (None)"
     results = _play(
         case,
@@ -190,31 +182,35 @@ def average_gradients(answer):
         "A rank skips the gradient that it does not have, or sends it later than the "
         "others. Bring zeros, in that parameter's own place.",
     )
-    want = unit * (2 + 4) / 3
-    for rank in range(3):
-        if results[rank][0] is None:
+    for rank, (weight, _) in enumerate(results):
+        if weight is None:
             raise Miss("The rank that brought nothing leaves with the mean like the others.",
-                       f"{case}: on rank {rank}", None, want)  # fmt: skip
-        same(f"{case}: the weight's gradient on rank {rank}", results[rank][0], want,
-             )  # fmt: skip
-        same(f"{case}: the bias's gradient on rank {rank}", results[rank][1], ends * 3,
-             )  # fmt: skip
+                       f"{case}: on rank {rank}", None, unit * 2)  # fmt: skip
+    weights, biases = zip(*results)
+    _by_rank(f"{case}: the weight's gradient", weights, [unit * 2] * 3,
+             "A missing gradient counts as zeros, and the mean is over all ranks.")  # fmt: skip
+    _by_rank(f"{case}: the bias's gradient", biases, [ends * 3] * 3,
+             "Only what is missing is zeros: the other gradients of that rank count.")  # fmt: skip
     case = "2 ranks; a frozen parameter before the layer, another after it"
     results = _play(case, lambda rank, n: step(_between_frozen(rank), rank, n), 2)
-    for rank, (first, weight, bias, last) in enumerate(results):
-        if first is not None:
+    first, weights, biases, last = zip(*results)
+    for rank in range(2):
+        if first[rank] is not None:
             raise Miss("A frozen parameter got a gradient, and weight decay would now move "
                        "it. Skip those with requires_grad=False.",
-                       f"{case}: the first one's grad", first, None)  # fmt: skip
-        for name, got, want in (("weight", weight, unit), ("bias", bias, ends)):
-            same(f"{case}: the {name}'s gradient on rank {rank}", got, want * 2.5,
-                 rule="The layer behind the frozen parameter is trained: skip the frozen "
-                 "one and go on.")  # fmt: skip
-        want = torch.tensor([7.0 + rank]).double()
-        if last is None or not torch.equal(last, want):
-            raise Miss("A frozen parameter stays as it is, and so does its gradient: no "
-                       "exchange, no None.", f"{case}: the second one's grad on rank {rank}",
-                       last, want)  # fmt: skip
+                       f"{case}: the first one's grad on rank {rank}", first[rank], None)  # fmt: skip
+        if last[rank] is None:
+            raise Miss("A frozen parameter keeps its gradient, whatever it is.",
+                       f"{case}: the second one's grad on rank {rank}", None, 7.0 + rank)  # fmt: skip
+    for name, got, want in (("weight", weights, unit), ("bias", biases, ends)):
+        _by_rank(f"{case}: the {name}'s gradient", got, [want * 2.5] * 2,
+                 "The layer behind the frozen parameter is trained: skip the frozen one "
+                 "and go on.")  # fmt: skip
+    _by_rank(f"{case}: the second one's grad", last, torch.tensor([[7.0], [8.0]]),
+             "A frozen parameter's gradient is not exchanged.")  # fmt: skip
+
+
+# ---- the same start, the same shuffle ----
 
 
 class _Normed(nn.Module):
@@ -251,14 +247,11 @@ def synchronise(answer):
             raise Miss("The parameters are new objects: an optimizer that was made before "
                        "still moves the old ones. Fill them in place.",
                        f"the parameters on rank {rank}", "others", "the same objects")  # fmt: skip
-        if not all(p.requires_grad and p.is_leaf for p in model.layer.parameters()):
-            raise Miss("The parameters no longer learn: copy under torch.no_grad().",
-                       f"rank {rank}: requires_grad, is_leaf",
-                       [(p.requires_grad, p.is_leaf) for p in model.layer.parameters()],
-                       "all True")  # fmt: skip
-        if model.frozen.requires_grad:
-            raise Miss("A frozen parameter learns now: leave requires_grad as it is.",
-                       f"rank {rank}: requires_grad of a frozen parameter", True, False)  # fmt: skip
+        trained = [p.requires_grad for p in model.parameters()]
+        same(f"rank {rank}: requires_grad of the layer's weight and bias, of a frozen one",
+             sorted(trained), [False, True, True],
+             "requires_grad stays as it is: trained parameters learn, frozen ones do "
+             "not.")  # fmt: skip
         return model
 
     for n in (3, 2):
@@ -266,49 +259,30 @@ def synchronise(answer):
         results = _play(
             case, start, n, "Does every rank broadcast, and with the same src?"
         )
-        models = [_Normed(rank) for rank in range(n)]
-        first = models[0]
-        starts = [_weights(m.layer) for m in models]
-        mean = torch.stack(starts).mean(0)
-        for rank, model in enumerate(results):
-            _exact(
-                f"{case}: the layer's weights on rank {rank}",
-                _weights(model.layer),
-                starts[0],
-                slips={
-                    "The mean of all starts: equal, but its spread is smaller than any "
-                    "start's by the root of the number of ranks. Copy rank 0's.": mean,
-                    "Rank 0 got the last rank's: src=0.": starts[-1],
-                    "The sum of all starts: copy rank 0's.": mean * n,
-                    f"Rank {rank} still has its own start.": starts[rank],
-                },
-                rule="The ranks agree, but not on rank 0's weights: a seed helps only "
-                "what is drawn after it.",
-            )
-            same(f"{case}: a frozen parameter on rank {rank}", model.frozen, first.frozen,
-                 rule="Frozen parameters, too: nobody trains them, but each rank drew its "
-                 "own.")  # fmt: skip
-            _exact(f"{case}: a buffer on rank {rank}", model.norm.running,
-                   first.norm.running,
-                   rule="The parameters are equal, the buffers are not: model.buffers() "
-                   "holds, say, the running means of batch norm in every inner module.")  # fmt: skip
-            same(f"{case}: a buffer of whole numbers on rank {rank}", model.norm.seen,
-                 first.norm.seen)  # fmt: skip
-            same(f"{case}: a buffer that is not saved (persistent=False), rank {rank}",
-                 model.norm.table, first.norm.table,
-                 rule="state_dict() leaves out buffers with persistent=False; "
-                 "model.buffers() has all.")  # fmt: skip
+        first = _Normed(0)
+        for what, of, rule in (
+            ("the layer's weights", lambda m: _weights(m.layer),
+             "All ranks leave with rank 0's weights."),
+            ("a frozen parameter", lambda m: m.frozen.detach(),
+             "Frozen parameters, too: nobody trains them, but each rank drew its own."),
+            ("a buffer", lambda m: m.norm.running,
+             "Buffers, too: model.buffers() holds, say, the running means of batch norm in "
+             "every inner module."),
+            ("a buffer of whole numbers", lambda m: m.norm.seen,
+             "Buffers of whole numbers, too, such as batch norm's count of batches."),
+            ("a buffer that is not saved (persistent=False)", lambda m: m.norm.table,
+             "state_dict() leaves out buffers with persistent=False; model.buffers() has "
+             "all."),
+        ):  # fmt: skip
+            got = [of(model) for model in results]
+            _by_rank(f"{case}: {what}", got, [of(first)] * n, rule)
 
 
-def _sampler(N, rank, world, seed, epoch):
+def _sampler(N, rank, world, seed=0, epoch=0):
     "The rows by torch's own sampler."
     sampler = DistributedSampler(range(N), world, rank, shuffle=True, seed=seed)
     sampler.set_epoch(epoch)
     return list(sampler)
-
-
-def _perm(N, seed):
-    return torch.randperm(N, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 @chapter.exercise(
@@ -324,78 +298,39 @@ def _perm(N, seed):
 )
 def shard_order(answer):
     "This rank's rows of an epoch."
-    N, world, seed, epoch = 11, 3, 7, 2
     case = "N = 11, 3 ranks, seed 7, epoch 2"
-    state = torch.get_rng_state()
-    got = [_rows(answer(N, r, world, seed, epoch), case, r) for r in range(world)]
-    if not torch.equal(state, torch.get_rng_state()):
-        raise Miss("It uses torch's global generator: every rank's dropout would change, "
-                   "or be the same. Make a torch.Generator() of its own.", case,
-                   "the global random state has changed", "it is as before")  # fmt: skip
-    lengths = [len(rows) for rows in got]
-    if len(set(lengths)) > 1:
-        raise Miss("Ranks have unequal numbers of rows: the one with fewer steps ends its "
-                   "epoch, and the others wait for it for ever. Extend the order by its "
-                   "own beginning.", f"{case}: rows of each rank", lengths, [4, 4, 4])  # fmt: skip
-    order = _perm(N, seed + epoch)
-    full, other_epoch = order + order[:1], _perm(N, seed)
-    slips = {
-        "Every rank has the same rows: the work is done three times.": [full[:4]] * 3,
-        "Every rank has all rows: the work is done three times.": [order] * 3,
-        "The tail is dropped: extend instead, so that every row is seen.": [
-            order[:9][r::3] for r in range(3)
-        ],
-        "Neighbouring rows in one shard: a right split, but not this one. Take every "
-        "world-th, so that one step's batches are neighbours in the order.": [
-            full[4 * r : 4 * r + 4] for r in range(3)
-        ],
-        "Each rank shuffles in its own way: some rows are seen twice, some never. All "
-        "use the same seed.": [
-            (o + o[:1])[r::3] for r in range(3) for o in [_perm(N, seed + epoch + r)]
-        ],
-        "The epoch has no effect: every epoch has the same order.": [
-            (other_epoch + other_epoch[:1])[r::3] for r in range(3)
-        ],
-        "The rows are not shuffled.": [(list(range(N)) + [0])[r::3] for r in range(3)],
-        "The missing entry is the first of the order, not the last again.": [
-            (order + order[-1:])[r::3] for r in range(3)
-        ],
-        "The missing entry is the first of the order, not row 0.": [
-            (order + [0])[r::3] for r in range(3)
-        ],
-    }
-    union = sorted(set().union(*got))
-    rule = "Together the ranks must see every row, and only the extension twice."
-    dealt = [row for step in zip(*got) for row in step]
-    if union == list(range(N)) and dealt[N] == dealt[0]:
-        rule = (
-            "A right deal of another order. The order here: torch.randperm(N, "
-            "generator=...), its generator seeded with seed + epoch."
-        )
-    if union != list(range(N)):
-        rule = f"Rows that no rank sees: {sorted(set(range(N)) - set(union))}. {rule}"
-    want = [_sampler(N, r, world, seed, epoch) for r in range(world)]
-    same(f"{case}: rows of ranks 0, 1, 2", got, want, rule=rule)
-    for N, world, seed, epoch in (
-        (12, 4, 0, 0),
-        (2, 5, 1, 3),
-        (7, 1, 0, 1),
-        (9, 2, 3, 5),
-    ):
-        case = f"N = {N}, {world} ranks, seed {seed}, epoch {epoch}"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4321)
+        state = torch.get_rng_state()
+        rows = [answer(11, rank, 3, 7, 2) for rank in range(3)]
+        if not torch.equal(state, torch.get_rng_state()):
+            raise Miss("It uses torch's global generator: every rank's dropout would "
+                       "change, or be the same. Make a torch.Generator() of its own.",
+                       case, "the global random state has changed", "it is as before")  # fmt: skip
+    for rank in range(3):
+        if not isinstance(rows[rank], torch.Tensor) or rows[rank].is_floating_point():
+            raise Miss("It returns a tensor of row numbers: others split it and index with "
+                       "it.", f"{case}: rank {rank}", rows[rank], torch.tensor([3, 0, 7]))  # fmt: skip
+    same(f"{case}: how many rows each rank has", [len(r) for r in rows], [4, 4, 4],
+         "Every rank has N / world rows, rounded up: where the order ends, it goes on with "
+         "its own beginning.")  # fmt: skip
+    rule = (
+        "The order is torch.randperm(N, generator=...), its generator seeded with seed + "
+        "epoch; rank r has its places r, r + world, r + 2 world ..."
+    )
+    same(f"{case}: rows of ranks 0, 1, 2", torch.stack(rows),
+         [_sampler(11, rank, 3, 7, 2) for rank in range(3)], rule)  # fmt: skip
+    for N, world, options, rule in (
+        (12, 4, {}, f"Where N is a multiple of world, nothing is added. {rule}"),
+        (2, 5, {"seed": 1, "epoch": 3}, "With fewer rows than ranks the order is repeated "
+         "more than once."),
+        (7, 1, {"epoch": 1}, "One rank has all rows, shuffled."),
+        (9, 2, {"seed": 3, "epoch": 5}, rule),
+    ):  # fmt: skip
         for r in range(world):
-            got = _rows(answer(N, r, world, seed, epoch), case, r)
-            same(f"{case}: rows of rank {r}", got, _sampler(N, r, world, seed, epoch),
-                 rule="With fewer rows than ranks the order is repeated more than once."
-                 if world > N else "Where N is a multiple of world, nothing is added.")  # fmt: skip
-
-
-def _rows(got, case, rank):
-    try:
-        return [int(i) for i in got]
-    except TypeError:
-        raise Miss("It returns the numbers of rows, a tensor or a list.",
-                   f"{case}, rank {rank}", got, "rows such as [3, 0, 7]") from None  # fmt: skip
+            said = ", ".join(f"{name}={value}" for name, value in options.items())
+            same(f"shard_order({N}, {r}, {world}{', ' * bool(said)}{said})",
+                 answer(N, r, world, **options), _sampler(N, r, world, **options), rule)  # fmt: skip
 
 
 @chapter.exercise(
@@ -409,29 +344,28 @@ def _rows(got, case, rank):
 )
 def mean_over_ranks(answer):
     "A mean over all ranks' rows, from each rank's total and count."
-    totals, counts = [2.7, 0.9, 11.3], [4, 1, 20]
-    case = "totals 2.7, 0.9, 11.3 of 4, 1, 20 rows"
-    got = _play(case, lambda rank, n: answer(totals[rank], counts[rank]), 3)
-    means = [t / c for t, c in zip(totals, counts)]
-    for rank in range(3):
-        own = "This rank's own mean: nothing was exchanged."
-        if rank:  # rank 0 was right
-            own = "Only rank 0 has the mean: dist.all_reduce serves all ranks."
-        same(
-            f"{case}: on rank {rank}",
-            got[rank],
-            14.9 / 25,
-            rule="Sum of all totals over sum of all counts, alike on every rank.",
-        )
-    first = got
-    got = _play("a rank without rows", lambda r, n: answer([6.0, 0.0][r], [8, 0][r]), 2)
-    same("totals 6, 0 of 8 and 0 rows", got, [0.75, 0.75],
-         rule="A rank without rows brings 0 and 0: divide only after the exchange.")  # fmt: skip
-    got = _play("many rows", lambda r, n: answer([0.0, 1.0][r], [2**24, 1][r]), 2)
-    same("totals 0 and 1 of 16,777,216 and 1 rows", got, [1 / (2**24 + 1)] * 2,
+    for totals, counts, rule in (
+        ([2.7, 0.9, 11.3], [4, 1, 20],
+         "Sum of all totals over sum of all counts, alike on every rank."),
+        ([6.0, 0.0], [8, 0],
+         "A rank without rows brings 0 and 0: divide only after the exchange."),
+        ([0.0, 1.0], [2**24, 1],
+         "float32 holds whole numbers up to 16,777,216: dtype=torch.float64."),
+        ([-2.25, 3.5, 1.0, 0.5], [3, 2, 1, 1],
+         "Sum of all totals over sum of all counts, on four ranks as well."),
+    ):  # fmt: skip
+        n, case = len(totals), f"totals {totals} of {counts} rows"
+        got = _play(case, lambda r, n, t=totals, c=counts: answer(t[r], c[r]), n)
+        mean = sum(totals) / sum(counts)
+        _by_rank(f"{case}: the mean", got, [torch.tensor(mean).double()] * n, rule)
 
-         atol=0, rtol=1e-10)  # fmt: skip
-    _exact(f"{case}: on ranks 0, 1, 2", first, [14.9 / 25] * 3)
+
+# ---- one step ----
+
+
+def _batch(step, N):
+    y_N = torch.randint(4, (N,), generator=torch.Generator().manual_seed(step))
+    return _normal(N, 3, seed=20 + step), y_N
 
 
 def _linear_step(answer, sizes, steps=1, momentum=0.0):
@@ -451,35 +385,19 @@ def _linear_step(answer, sizes, steps=1, momentum=0.0):
     return fn
 
 
-def _batch(step, N):
-    y_N = torch.randint(4, (N,), generator=torch.Generator().manual_seed(step))
-    return _normal(N, 3, seed=20 + step), y_N
-
-
-def _alone(N, steps=1, momentum=0.0, loss=F.cross_entropy, scale=1.0, zero=True):
-    "The same steps in one process."
+def _alone(N, steps=1, momentum=0.0):
+    "The same steps in one process: -> weights, losses."
     model = _filled(nn.Linear(3, 4), seed=3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=momentum)
     losses = []
     for step in range(steps):
         X_ND, y_N = _batch(step, N)
-        if zero:
-            optimizer.zero_grad()
-        value = loss(model(X_ND), y_N)
-        (scale * value).backward()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(X_ND), y_N)
+        loss.backward()
         optimizer.step()
-        losses.append(value.item())
+        losses.append(loss.detach())
     return _weights(model), losses
-
-
-def _mean_of_means(sizes):
-    "A loss that averages each shard, then the shards."
-
-    def loss(logits, y_N):
-        parts = zip(logits.split(sizes), y_N.split(sizes))
-        return sum(F.cross_entropy(z, y) for z, y in parts) / len(sizes)
-
-    return loss
 
 
 @chapter.exercise(
@@ -498,82 +416,42 @@ def _mean_of_means(sizes):
 )
 def parallel_step(answer):
     "One step on the rows of all ranks, however they are shared out."
-    for sizes in ([2, 2, 2], [5, 1, 2], [3, 4, 0]):
-        N, n = sum(sizes), len(sizes)
-        case = (
-            f"one step, lr = 0.5, shards of {sizes[0]}, {sizes[1]} and {sizes[2]} rows"
-        )
+    for sizes in ([2, 2, 2], [5, 1, 2], [3, 4, 0], [4, 3]):
+        N, n, calls = sum(sizes), len(sizes), []
+        case = f"one step, lr = 0.5, shards of {sizes} rows"
         want, (loss,) = _alone(N)
-        calls = []
         results = _play(case, _linear_step(answer, sizes), n,
                         "A rank without rows makes every call, too.", calls)  # fmt: skip
-        means, summed = want, _alone(N, scale=n)[0]
-        slips = {
-            "The ranks' gradients were added up, not averaged: the step is three times "
-            "too long.": summed,
-            "The step is three times too short: average_gradients divides by the number "
-            "of ranks already.": _alone(N, scale=1 / n)[0],
-            "The weights have not moved.": _weights(_filled(nn.Linear(3, 4), seed=3)),
-            "The loss is a sum over rows: the step is too long by their number.": _alone(
-                N, scale=N
-            )[0],
-        }
-        if 0 not in sizes and len(set(sizes)) > 1:
-            means = _alone(N, loss=_mean_of_means(sizes))[0]
-            slips[
-                "A mean of means: a shard of 1 row pulls as hard as one of 5. Divide each "
-                "rank's sum by the rows of all ranks."
-            ] = means
-        for rank, (weights, losses, most, training) in enumerate(results):
-            if not torch.isfinite(weights).all():
-                raise Miss("A mean over no rows is 0 / 0. Add up, and divide by the rows of "
-                           "all ranks.", f"{case}: the weights on rank {rank}", weights, want)  # fmt: skip
-            own = _own_step(sizes, rank)
-            _exact(f"{case}: the weights on rank {rank}", weights, want,
-                   slips={**slips, "Each rank went its own way: average before the "
-                          "optimizer's step.": own},
-                   rule="Every rank must make the step that one process would make on "
-                   "all rows.")  # fmt: skip
-            if losses[0] is None:
-                raise Miss("It returns nothing: the mean loss over all rows is wanted.",
-                           f"{case}: the loss on rank {rank}", None, loss)  # fmt: skip
-            _exact(f"{case}: the loss that rank {rank} returns", losses[0], loss,
-                   rule="The weights are right. The loss to return is the mean over all "
-                   "ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
-            if most > sizes[rank]:
+        weights, losses, most, training = zip(*results)
+        _by_rank(f"{case}: the weights", weights, [want] * n,
+                 "Every rank makes the step that one process would make on all rows: add "
+                 "up, and divide by the rows of all ranks.")  # fmt: skip
+        _by_rank(f"{case}: the loss that is returned", [first for first, *_ in losses],
+                 [loss] * n, "The weights are right. The loss to return is the mean over "
+                 "all ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
+        for rank in range(n):
+            if most[rank] > sizes[rank]:
                 raise Miss("Right, and no work is shared: each rank computes on the rows of "
                            "others. Its own are enough; gradients are what travels.",
-                           f"{case}: rows in one forward pass of rank {rank}", most,
+                           f"{case}: rows in one forward pass of rank {rank}", most[rank],
                            sizes[rank])  # fmt: skip
-            if not training:
-                raise Miss("The model is left in eval(): a step trains.",
-                           f"{case}: model.training on rank {rank}", False, True)  # fmt: skip
+        same(f"{case}: model.training on each rank", list(training), [True] * n,
+             "The model is left in eval(): a step trains.")  # fmt: skip
         travelled = sum(call.bytes for call in calls if call.rank == 0)
         if travelled > 200:
             raise Miss("Right, and more travels than the gradients and a few numbers: after "
                        "one synchronise, equal steps keep equal models equal.",
-                       f"{case}: bytes that rank 0 sends", travelled,
+                       f"{case}: bytes that rank 0 brings", travelled,
                        "128 of gradients, and a count, a total")  # fmt: skip
-    case = "three steps with momentum, shards of 5, 1 and 2 rows"
+    case = "three steps with momentum, shards of [5, 1, 2] rows"
     results = _play(case, _linear_step(answer, [5, 1, 2], 3, 0.9), 3)
-    stale = _alone(8, 3, 0.9, zero=False)[0]
-    plain = _alone(8, 3)[0]
-    for rank, (weights, *_) in enumerate(results):
-        same(f"{case}: the weights on rank {rank}", weights, _alone(8, 3, 0.9)[0],
-
-             rule="The first step is right. In every step: optimizer.zero_grad() before "
+    want, _ = _alone(8, 3, 0.9)
+    _by_rank(f"{case}: the weights", [weights for weights, *_ in results], [want] * 3,
+             "The first step is right. In every step: optimizer.zero_grad() before "
              "backward, optimizer.step() after the exchange.")  # fmt: skip
 
 
-def _own_step(sizes, rank):
-    "Where this rank alone would go."
-    model = _filled(nn.Linear(3, 4), seed=3)
-    X_ND, y_N = _batch(0, sum(sizes))
-    mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-    if sizes[rank]:
-        F.cross_entropy(model(X_ND[mine]), y_N[mine]).backward()
-        torch.optim.SGD(model.parameters(), lr=0.5).step()
-    return _weights(model)
+# ---- buckets ----
 
 
 @chapter.exercise(
@@ -590,39 +468,32 @@ def _own_step(sizes, rank):
 )
 def make_buckets(answer):
     "Parameters in groups, in the order in which backward finishes them."
-
-    def plain(got, case):
-        try:
-            return [[int(i) for i in bucket] for bucket in got]
-        except TypeError:
-            raise Miss("It returns a list of lists of parameter numbers.", case, got,
-                       [[1, 0]]) from None  # fmt: skip
-
-    case = "sizes [4, 4, 4, 4, 4], cap 8"
-    same(
-        case,
-        plain(answer([4] * 5, 8), case),
-        [[4, 3], [2, 1], [0]],
-
-    )  # fmt: skip
-    case = "sizes [3, 20, 2], cap 6: one parameter is larger than a bucket"
-    same(
-        case,
-        plain(answer([3, 20, 2], 6), case),
-        [[2], [1], [0]],
-    )
-    case = "sizes [2, 20], cap 6: the first to come is too large"
-    same(case, plain(answer([2, 20], 6), case), [[1], [0]],
-         )  # fmt: skip
-    case = "sizes [1, 1, 5, 2], cap 6: buckets of neighbours, in order"
-    same(case, plain(answer([1, 1, 5, 2], 6), case), [[3], [2, 1], [0]],
-         )  # fmt: skip
-    same("no parameters", plain(answer([], 6), "no parameters"), [])
+    cases = [
+        ([4, 4, 4, 4, 4], 8, [[4, 3], [2, 1], [0]],
+         "From the last parameter to the first, as many as fit: 4 + 4 just fit into 8."),
+        ([3, 20, 2], 6, [[2], [1], [0]],
+         "A parameter larger than cap travels alone, between its neighbours."),
+        ([2, 20], 6, [[1], [0]], "A bucket is opened when there is something to put in."),
+        ([1, 1, 5, 2], 6, [[3], [2, 1], [0]],
+         "A bucket holds neighbours, in order: nothing goes back to one that is closed."),
+        ([], 6, [], "No parameters, no buckets."),
+    ]  # fmt: skip
     draw = random.Random(0)
     for _ in range(30):
         sizes = [draw.randint(1, 9) for _ in range(draw.randint(1, 12))]
-        case = f"sizes {sizes}, cap 10"
-        same(case, plain(answer(list(sizes), 10), case), _greedy(sizes, 10))
+        cap = draw.choice((1, 6, 10, 100))
+        cases.append(
+            (sizes, cap, _greedy(sizes, cap), "As many as fit, again and again.")
+        )
+    for sizes, cap, want, rule in cases:
+        case = f"make_buckets({sizes}, {cap})"
+        got = answer(list(sizes), cap)
+        try:
+            got = [[int(number) for number in bucket] for bucket in got]
+        except TypeError:
+            raise Miss("It returns a list of lists of parameter numbers.", case, got,
+                       want) from None  # fmt: skip
+        same(case, got, want, rule)
 
 
 def _greedy(sizes, cap):
@@ -660,10 +531,10 @@ def _tower():
     )  # fmt: skip
 
 
-def _tower_slope(seed, weight=1.0):
+def _tower_slope(seed):
     "Gradients of one rank's rows."
     model = _tower()
-    (weight * model(_normal(5, 3, seed=seed)).square().mean()).backward()
+    model(_normal(5, 3, seed=seed)).square().mean().backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
@@ -688,56 +559,48 @@ def Overlapped(answer):
     sizes = [p.numel() * 8 for p in _tower().parameters()]
     buckets = course.make_buckets(sizes, cap)
 
-    def step(rank, n, rounds=1, calls=()):
+    def step(rank, n, rounds, calls):
         model = _tower()
         watch = _Watch(model, rank, calls, buckets)
         parallel, got = answer(model, cap), []
         before = _weights(model)
-        for round in range(rounds):
+        for number in range(rounds):
             for p in model.parameters():
                 p.grad = None
-            watch.backward(model(_normal(5, 3, seed=10 * round + rank)).square().mean())
+            watch.backward(
+                model(_normal(5, 3, seed=10 * number + rank)).square().mean()
+            )
             parallel.finish()
-            got.append(_flat_grads(model, f"round {round + 1}, rank {rank}"))
-        if not torch.equal(before, _weights(model)):
-            raise Miss("The weights changed: only gradients travel.",
-                       f"rank {rank}: the weights", _weights(model), before)  # fmt: skip
+            got.append(_flat_grads(model, f"step {number + 1}, rank {rank}"))
+        _exact(f"rank {rank}: the weights", _weights(model), before,
+               "The weights changed: only gradients travel.")  # fmt: skip
         return got, watch
 
     case, calls = "3 ranks, 3 buckets: after backward and finish", []
     results = _play(case, lambda r, n: step(r, n, 1, calls), n, calls=calls)
-    mine = [call for call in calls if call.rank == 0]
-    want = [sum(sizes[i] for i in b) for b in buckets]
-    if [call.bytes for call in mine] != want:
-        raise Miss("One message a bucket: flatten its gradients, put them into one tensor "
-                   "with torch.cat, sum that.", "bytes of rank 0's calls, in order",
-                   [call.bytes for call in mine], want)  # fmt: skip
-    slopes = [_tower_slope(rank) for rank in range(n)]
-    total = sum(slopes)
-    for rank, ((got,), watch) in enumerate(results):
+    same("bytes of rank 0's calls, in order", [c.bytes for c in calls if c.rank == 0],
+         [sum(sizes[i] for i in bucket) for bucket in buckets],
+         "One message per bucket: flatten its gradients, put them into one tensor with "
+         "torch.cat, sum that.")  # fmt: skip
+    want = sum(_tower_slope(rank) for rank in range(n)) / n
+    for _, watch in results:
         watch.too_early(case)
-        same(
-            f"{case}: the gradients on rank {rank}",
-            got,
-            total / n,
-            rule=_times(got, total / n)
-            or "Does each piece of the flat tensor go to the parameter it came from, in "
-            "the same order?",
-        )
+    _by_rank(f"{case}: the gradients", [got for (got,), _ in results], [want] * n,
+             "In finish: wait, divide by the number of ranks, and put each piece of the "
+             "flat tensor into the p.grad that it came from.")  # fmt: skip
+    for _, watch in results:
         watch.too_late(case)
     if not all(c.asynchronous and not c.waited_in_backward for c in calls):
         raise Miss("Backward stands still while a bucket travels: async_op=True, and wait "
                    "in finish.", case, "a call that is waited for in backward",
                    "all are waited for in finish")  # fmt: skip
     case, calls = "a second step", []
-    second = _play(case, lambda r, n: step(r, n, 2, calls), n,
-                   "Is the count of missing gradients set back after each step?", calls)  # fmt: skip
-    want = sum(_tower_slope(10 + rank) for rank in range(n)) / n
     again = "Is everything set back after a step? self.begin() at the end of finish."
-    for rank, (got, watch) in enumerate(second):
-        same(f"{case}: the gradients on rank {rank}", got[1], want,
-
-             rule=f"The first step was right. {again}")  # fmt: skip
+    second = _play(case, lambda r, n: step(r, n, 2, calls), n, again, calls)
+    want = sum(_tower_slope(10 + rank) for rank in range(n)) / n
+    _by_rank(f"{case}: the gradients", [got[1] for got, _ in second], [want] * n,
+             f"The first step was right. {again}")  # fmt: skip
+    for _, watch in second:
         watch.too_late(case, again)
     _quiet(answer)
     _order(answer)
@@ -788,14 +651,6 @@ class _Watch:
         return f"{case}: rank {self.rank}, {where}", list(sent), list(full)
 
 
-def _times(got, want):
-    "The sentence for a constant factor, or ''."
-    factor = (got @ want / (want @ want)).item()
-    if not torch.allclose(got, factor * want):
-        return ""
-    return f"Every gradient is {factor:.3g} times what it should be."
-
-
 def _flat_grads(model, case):
     for p in model.parameters():
         if p.grad is None:
@@ -809,7 +664,6 @@ def _flat_grads(model, case):
 
 def _quiet(answer):
     "no_sync: two backward passes, one exchange."
-
     case, calls = "one backward inside no_sync, one outside", []
     sizes = [p.numel() * 8 for p in _tower().parameters()]
 
@@ -824,48 +678,22 @@ def _quiet(answer):
         return _flat_grads(model, f"rank {rank}"), watch
 
     results = _play(case, fn, 2, calls=calls)
-    first = sum(_tower_slope(rank) for rank in range(2)) / 2
-    last = sum(_tower_slope(30 + rank) for rank in range(2)) / 2
-    for rank in range(2):
-        same(f"{case}: the gradients on rank {rank}", results[rank][0], first + last,
-
-             rule="While self.sync is False, nothing counts and nothing leaves.")  # fmt: skip
-    if len(calls) != 2 * 3:
-        raise Miss("Inside no_sync nothing travels.", f"{case}: calls of both ranks",
-                   len(calls), 6)  # fmt: skip
+    want = sum(_tower_slope(seed) for seed in (0, 1, 30, 31)) / 2
+    _by_rank(f"{case}: the gradients", [got for got, _ in results], [want] * 2,
+             "While self.sync is False, nothing counts and nothing leaves.")  # fmt: skip
+    same(
+        f"{case}: calls of both ranks",
+        len(calls),
+        2 * 3,
+        "Inside no_sync nothing travels.",
+    )
     for _, watch in results:
         watch.too_late(f"{case}; the pass outside",
                        "Inside no_sync nothing is counted, either.")  # fmt: skip
 
 
-def _unused(answer):
-    "A branch that one rank does not use."
-
-    def fn(rank, n):
-        model = _Branches()
-        parallel = answer(model, 24)
-        model(_normal(4, 3, seed=rank), "a" if rank == 1 else "ab").backward()
-        parallel.finish()
-        return _flat_grads(model, f"rank {rank}: a branch it did not use")
-
-    case = "rank 1 does not use one branch"
-    results = _play(case, fn, 2, "A bucket that never fills must leave in finish, with "
-                    "zeros for what is missing.")  # fmt: skip
-    want = 0.0
-    for rank, order in enumerate(("ab", "a")):
-        model = _Branches()
-        model(_normal(4, 3, seed=rank), order).backward()
-        want = want + torch.cat(
-            [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-             for p in model.parameters()]) / 2  # fmt: skip
-    for rank in range(2):
-        same(f"{case}: the gradients on rank {rank}", results[rank], want,
-             rule="What has no gradient counts as 0.")  # fmt: skip
-
-
 def _order(answer):
     "Branches that finish in another order on another rank."
-
     case, calls = "on rank 1 the gradients arrive in another order", []
 
     def fn(rank, n):
@@ -878,17 +706,41 @@ def _order(answer):
 
     results = _play(case, fn, 2, "Buckets leave in their own order: none before the one "
                     "ahead of it.", calls)  # fmt: skip
-    want = 0.0
-    for rank, order in enumerate(("ab", "ba")):
-        model = _Branches()
-        model(_normal(4, 3, seed=rank), order).backward()
-        want = want + torch.cat([p.grad.flatten() for p in model.parameters()]) / 2
     for _, watch in results:
         watch.too_early(case)
-    for rank, (got, watch) in enumerate(results):
-        same(f"{case}: the gradients on rank {rank}", got, want)
+    want = (_branch_slope(0, "ab") + _branch_slope(1, "ba")) / 2
+    _by_rank(f"{case}: the gradients", [got for got, _ in results], [want] * 2,
+             "A bucket goes to the bucket of the same number on the other ranks.")  # fmt: skip
+    for _, watch in results:
         watch.too_late(case, "One gradient can make two buckets ready, that which it fills "
                        "and one that was full before: `while`, not `if`.")  # fmt: skip
+
+
+def _unused(answer):
+    "A branch that one rank does not use."
+    case = "rank 1 does not use one branch"
+
+    def fn(rank, n):
+        model = _Branches()
+        parallel = answer(model, 24)
+        model(_normal(4, 3, seed=rank), "a" if rank == 1 else "ab").backward()
+        parallel.finish()
+        return _flat_grads(model, f"rank {rank}: a branch it did not use")
+
+    results = _play(case, fn, 2, "A bucket that never fills must leave in finish, with "
+                    "zeros for what is missing.")  # fmt: skip
+    want = (_branch_slope(0, "ab") + _branch_slope(1, "a")) / 2
+    _by_rank(f"{case}: the gradients", results, [want] * 2,
+             "What has no gradient counts as 0: torch.zeros_like(p).")  # fmt: skip
+
+
+def _branch_slope(seed, order):
+    model = _Branches()
+    model(_normal(4, 3, seed=seed), order).backward()
+    grads = [
+        torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()
+    ]
+    return torch.cat([grad.flatten() for grad in grads])
 
 
 @chapter.exercise(
@@ -932,53 +784,26 @@ def accumulate(answer):
         case = f"2 ranks, {parts} micro-batch{'es' * (parts > 1)} of 3 rows each"
         calls = []
         results = _play(case, fn(parts), 2, calls=calls)
-        want = _alone(6 * parts)[0]
-        for rank in range(2):
-            slips = {
-                f"The step is {parts} times too long: divide each loss by the number of "
-                "micro-batches.": _alone(6 * parts, scale=parts)[0],
-                "The weights have not moved.": _weights(
-                    _filled(nn.Linear(3, 4), seed=3)
-                ),
-                "Only the last micro-batch counted.": _last_only(parts),
-                "Old gradients are still there: optimizer.zero_grad(), once, at the "
-                "beginning.": want - 0.5,
-                "The step came before the means: parallel.finish() first.": (
-                    _own_step([3 * parts] * 2, rank)
-                ),
-            }
-            got, log = results[rank]
-            same(f"{case}: the weights on rank {rank}", got, want,
-                 rule="The step must be the one that one process makes on all rows, with "
-                 "F.cross_entropy.")  # fmt: skip
-            if log != ["forward 3", "back"] * parts:
-                raise Miss("The right step, and no accumulation: one micro-batch at a time, "
-                           "forward and backward, so that only its activations are held.",
-                           f"{case}: passes on rank {rank}", log,
-                           ["forward 3", "back"] * parts)  # fmt: skip
-        if len(calls) != 2 * 2:
-            raise Miss("A step talks once, whatever the number of micro-batches: all but "
-                       "the last run inside parallel.no_sync().",
-                       f"{case}: all_reduce calls of both ranks", len(calls), 4)  # fmt: skip
+        want, _ = _alone(6 * parts)
+        weights, logs = zip(*results)
+        _by_rank(f"{case}: the weights", weights, [want] * 2,
+                 "The step is the one that one process makes on all rows: each loss "
+                 "divided by the number of micro-batches, old gradients cleared first.")  # fmt: skip
+        for rank, log in enumerate(logs):
+            same(f"{case}: passes on rank {rank}", log, ["forward 3", "back"] * parts,
+                 "The right step, and no accumulation: one micro-batch at a time, forward "
+                 "and backward, so that only its activations are held.")  # fmt: skip
+        same(f"{case}: all_reduce calls of both ranks", len(calls), 2 * 2,
+             "A step talks once, whatever the number of micro-batches: all but the last "
+             "run inside parallel.no_sync().")  # fmt: skip
         if not all(call.in_backward for call in calls):
             raise Miss("The last micro-batch is quiet too: nothing overlaps, everything "
                        "waits for finish. Run it outside no_sync.",
                        f"{case}: buckets leave", "after backward", "during backward")  # fmt: skip
     results = _play("two steps", fn(2, steps=2), 2)
-    for rank in range(2):
-        same(f"two steps: the weights on rank {rank}", results[rank][0],
-             _alone(12, steps=2)[0], rule="The first step is right.")  # fmt: skip
-
-
-def _last_only(parts):
-    model = _filled(nn.Linear(3, 4), seed=3)
-    X_ND, y_N = _batch(0, 6 * parts)
-    last = torch.tensor(
-        [3 * parts * rank + 3 * (parts - 1) + i for rank in range(2) for i in range(3)]
-    )
-    (F.cross_entropy(model(X_ND[last]), y_N[last]) / parts).backward()
-    torch.optim.SGD(model.parameters(), lr=0.5).step()
-    return _weights(model)
+    want, _ = _alone(12, steps=2)
+    _by_rank("two steps: the weights", [weights for weights, _ in results], [want] * 2,
+             "The first step is right. Every step begins with optimizer.zero_grad().")  # fmt: skip
 
 
 @chapter.exercise(
@@ -992,15 +817,17 @@ def _last_only(parts):
 )
 def timeline(answer):
     "When each bucket travels, one at a time."
-    ready, seconds = [1.0, 2.0, 6.0], [3.0, 1.0, 2.0]
-    case = "full at 1, 2 and 6 s, travelling 3, 1 and 2 s"
-    same(
-        case,
-        answer(list(ready), list(seconds)),
-        [(1.0, 4.0), (4.0, 5.0), (6.0, 8.0)],
-
-    )  # fmt: skip
-    same("one bucket, full at 5", answer([5.0], [0.5]), [(5.0, 5.5)])
-    ready, seconds = [0.5, 0.5, 0.75, 4.0, 4.25], [1.0, 0.25, 0.5, 0.5, 0.125]
-    same("five buckets", answer(ready, seconds),
-         [(0.5, 1.5), (1.5, 1.75), (1.75, 2.25), (4.0, 4.5), (4.5, 4.625)])  # fmt: skip
+    for ready, seconds, want, rule in (
+        ([1.0, 2.0, 6.0], [3.0, 1.0, 2.0], [(1.0, 4.0), (4.0, 5.0), (6.0, 8.0)],
+         "A bucket starts when it is full and the link is free, whichever comes later."),
+        ([5.0], [0.5], [(5.0, 5.5)], "One bucket leaves when it is full."),
+        ([0.5, 0.5, 0.75, 4.0, 4.25], [1.0, 0.25, 0.5, 0.5, 0.125],
+         [(0.5, 1.5), (1.5, 1.75), (1.75, 2.25), (4.0, 4.5), (4.5, 4.625)],
+         "The link is free when the trip before has ended, and may then rest."),
+        ([0.0, 0.0, 3.0, 1.0], [2.0, 0.0, 1.0, 1.0],
+         [(0.0, 2.0), (2.0, 2.0), (3.0, 4.0), (4.0, 5.0)],
+         "Buckets leave in their order, not in the order in which they are full."),
+        ([], [], [], "No buckets, no trips."),
+    ):  # fmt: skip
+        case = f"timeline({ready}, {seconds})"
+        same(case, answer(list(ready), list(seconds)), want, rule)

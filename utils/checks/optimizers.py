@@ -3,56 +3,61 @@
 import numpy as np
 
 from utils.exercises import Chapter, Miss, same
+from utils.exercises.cases import agree
 
 chapter = Chapter("04_optimizers")
 W = np.array([1.0, -2.0])
 G = np.array([[0.5, 1.0], [-1.0, 2.0], [0.25, -3.0]])  # the slopes of three steps
+TWO_STEPS = "slopes [0.5, 1] and [-1, 2]: w after each step"
 
 
-def _follow(rule, grads, w, lr=0.1, **options):
+def _follow(rule, grads, w=W, lr=0.1, **options):
     "The weights after each step of a rule."
     w, state, path = np.array(w), {}, []  # a copy: an answer may write into it
-    for grad in grads:
-        w, state = _two(rule(w, np.array(grad), state, lr=lr, **options))
-        path.append(w)
+    with np.errstate(all="ignore"):
+        for grad in grads:
+            w, state = _two(rule(w, np.array(grad), state, lr=lr, **options))
+            path.append(w)
     return path
 
 
-def _called(case, call):
-    "What `call` returns; an error of the answer also tells the case."
-    try:
-        return call()
-    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
-        error.args = (f"{error} (in the case: {case})",)
-        raise
-
-
 def _two(got):
+    "What should be (the new w, the new state)."
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         raise Miss("It should return two things: the new w and the new state.",
                    "one step", got, "(w, state)")  # fmt: skip
-    if not isinstance(got[1], dict):
-        raise Miss(
-            'The state is a dict, as in {"m": m}.', "one step: the state", got[1], {}
-        )
+    same("one step: what the state is", type(got[1]).__name__, "dict",
+         'The state is a dict, as in {"m": m}.')  # fmt: skip
     return got
 
 
-def _afresh(rule, first, **options):
-    "The same walk once more: nothing of the first may be left over."
-    again = _follow(rule, G[:2], W, **options)[-1]
-    same("the same two steps again, from a new state {}", again, first,
-         rule="The last walk is still remembered: keep the memory in `state`, not in a "
-         "global name or a default argument.")  # fmt: skip
+def _afresh(rule, **options):
+    "The same walk twice: nothing of the first may be left over."
+    one, other = (_follow(rule, G[:2], **options)[-1] for _ in range(2))
+    same("the same two steps twice, each time from {}: do they end alike?",
+         agree(one, other), True, "The last walk is still remembered: keep the memory in "
+         "`state`, not in a global name or a default argument.")  # fmt: skip
+
+
+def _eps(rule, roots, **options):
+    "A large eps belongs beside the root; without a slope the weight stays."
+    slopes, roots = np.array([0.5, -2.0, 0.0]), np.array(roots)
+    same(
+        "w = [0, 0, 0], slopes [0.5, -2, 0], lr = 0.1 and a large eps = 0.1",
+        _follow(rule, [slopes], np.zeros(3), eps=0.1, **options)[0],
+        -0.1 * slopes / (roots + 0.1),
+        rule="The step is lr * ... / (root + eps): eps stands beside the root, and where "
+        "there is no slope it keeps 0 / 0 away.",
+    )
 
 
 def _long(rule, want, **options):
     "100 random steps of a matrix of weights against the unrolled sums."
-    rng = np.random.default_rng(3)
-    g = rng.normal(size=(100, 2, 3))
+    g = np.random.default_rng(3).normal(size=(100, 2, 3))
     got = _follow(rule, g, np.zeros((2, 3)), lr=0.01, **options)[-1]
-    same("100 random slopes of a (2, 3) matrix", got, -0.01 * want(g),
-         rule="The first steps are right; which memory is lost or kept too long?")  # fmt: skip
+    told = ", ".join(f"{name} = {value}" for name, value in options.items())
+    same(f"100 random slopes of a (2, 3) matrix, {told or 'lr = 0.01'}", got, -0.01 * want(g),
+         "The first steps are right; which memory is lost, or kept too long?")  # fmt: skip
 
 
 def _fading(g, beta):
@@ -69,33 +74,29 @@ def _fading(g, beta):
 )
 def momentum(answer):
     "Steps along a fading sum of the slopes."
-    case = "w = [1, -2], slope [0.5, 1], lr = 0.1, beta = 0.9"
-    first, second = _follow(answer, G[:2], W, beta=0.9)
+    _afresh(answer, beta=0.9)
+    first = W - 0.1 * G[0]
+    second = first - 0.1 * (0.9 * G[0] + G[1])
     same(
-        f"{case}: after the first step",
-        first,
-        W - 0.1 * G[0],
+        f"w = [1, -2], lr = 0.1, beta = 0.9, {TWO_STEPS}",
+        _follow(answer, G[:2], beta=0.9),
+        [first, second],
+        rule="m = beta * old m + today's slope, and the new w is w - lr * m.",
     )
-    m = 0.9 * G[0] + G[1]
-    same(
-        "then slope [-1, 2]: after the second step",
-        second,
-        first - 0.1 * m,
-    )
-    _afresh(answer, second, beta=0.9)
     w, state = _two(answer(W.copy(), G[0].copy(), {}, lr=0.1, beta=0.9))
     w, state = _two(answer(w, G[1].copy(), state, lr=0.01, beta=0.9))
     same(
         "the second step at a smaller rate, lr = 0.01",
         w,
-        first - 0.01 * m,
+        first - 0.01 * (0.9 * G[0] + G[1]),
+        rule="Keep slopes in m, and multiply by today's lr when you step.",
     )
     grad = G[0].copy()
     w, state = _two(answer(W.copy(), grad, {}, lr=0.1, beta=0.9))
     grad[:] = 7.0  # a caller may use its array again
     same("slope [0.5, 1]; its array is then filled with 7; slope [-1, 2]",
          _two(answer(w, G[1].copy(), state, lr=0.1, beta=0.9))[0], second,
-         rule="The state holds the caller's own `grad`, which changes later: store a new "
+         "The state holds the caller's own `grad`, which changes later: store a new "
          "array, as beta * 0.0 + grad is.")  # fmt: skip
     _long(answer, lambda g: _fading(g, 0.5).sum(0), beta=0.5)
 
@@ -107,64 +108,16 @@ def momentum(answer):
 )
 def adagrad(answer):
     "A rate for each weight, from the sum of its squared slopes."
-    first, second = _follow(answer, G[:2], W)
+    _afresh(answer)
+    first = W - 0.1 * np.sign(G[0])
     same(
-        "w = [1, -2], slope [0.5, 1], lr = 0.1: after the first step",
-        first,
-        W - 0.1 * np.sign(G[0]),
+        f"w = [1, -2], lr = 0.1, {TWO_STEPS}",
+        _follow(answer, G[:2]),
+        [first, first - 0.1 * G[1] / np.hypot(G[0], G[1])],
+        rule="v adds up the squares of each weight's slopes; lr * slope / root of v.",
     )
-    v = G[0] ** 2 + G[1] ** 2
-    same(
-        "then slope [-1, 2]: after the second step",
-        second,
-        first - 0.1 * G[1] / np.sqrt(v),
-    )
-    _afresh(answer, second)
-    _eps(
-        answer,
-        "adagrad",
-        lambda g, e: g / (abs(g) + e),
-        lambda g, e: g / np.hypot(g, e**0.5),
-    )
-    with np.errstate(all="ignore"):
-        still = _follow(answer, [np.array([0.0, 1.0])], W)[0]
-    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.1],
-         rule="0 / 0 is nan: that is what eps is for.")  # fmt: skip
+    _eps(answer, roots=[0.5, 2.0, 0.0])
     _long(answer, lambda g: (g / np.sqrt((g**2).cumsum(0))).sum(0))
-
-
-def _eps(rule, name, outside, inside):
-    "Is eps beside the root, not under it?"
-    got = _follow(rule, [np.array([0.5])], np.zeros(1), eps=0.1)[0]
-    bare = outside(0.5, 0.0)
-    same(
-        f"{name}: slope 0.5 with a large eps = 0.1",
-        got,
-        [-0.1 * outside(0.5, 0.1)],
-        rule="eps is added to the root that divides.",
-    )
-
-
-def _whole_first_square(first, second):
-    "Four slips that are alike in the first step: v is the whole square there."
-    start = W - 0.1 * np.sign(G[0])
-    if np.shape(first) != (2,) or not np.allclose(first, start, rtol=1e-5):
-        return
-    old, new = G[0] ** 2, G[1] ** 2
-
-    def both(v):
-        return [start, start - 0.1 * G[1] / np.sqrt(v)]
-
-    want = W - 0.1 * np.sign(G[0]) / 0.5
-    v = 0.25 * (0.75 * old + new)
-    same(
-        "w = [1, -2], lr = 0.1, beta = 0.75, slopes [0.5, 1] and [-1, 2]: w after each",
-        [first, second],
-        [want, want - 0.1 * G[1] / np.sqrt(v)],
-
-        rule="In the first step v is the whole square: it counts 1 - beta parts.",
-        rtol=1e-5,
-    )  # fmt: skip
 
 
 @chapter.exercise(
@@ -174,34 +127,18 @@ def _whole_first_square(first, second):
 )
 def rmsprop(answer):
     "A rate for each weight, from a fading mean of its squared slopes."
-    first, second = _follow(answer, G[:2], W, beta=0.75)
-    _whole_first_square(first, second)
-    same(
-        "w = [1, -2], slope [0.5, 1], lr = 0.1, beta = 0.75: after the first step",
-        first,
-        W - 0.1 * np.sign(G[0]) / 0.5,
-        rtol=1e-5,
-    )
+    _afresh(answer, beta=0.75)
+    first = W - 0.1 * np.sign(G[0]) / 0.5
     v = 0.75 * 0.25 * G[0] ** 2 + 0.25 * G[1] ** 2
     same(
-        "then slope [-1, 2]: after the second step",
-        second,
-        first - 0.1 * G[1] / np.sqrt(v),
-        rtol=1e-5,
+        f"w = [1, -2], lr = 0.1, beta = 0.75, {TWO_STEPS}",
+        _follow(answer, G[:2], beta=0.75),
+        [first, first - 0.1 * G[1] / np.sqrt(v)],
+        rule="v = beta * old v + (1 - beta) * slope**2, from v = 0 on.",
     )
-    _afresh(answer, second, beta=0.75)
-    _eps(
-        lambda *a, **o: answer(*a, beta=0.75, **o), "rmsprop",
-        lambda g, e: g / (g / 2 + e), lambda g, e: g / np.sqrt(g**2 / 4 + e),
-    )  # fmt: skip
-    with np.errstate(all="ignore"):
-        still = _follow(answer, [np.array([0.0, 1.0])], W, beta=0.75)[0]
-    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.2], rtol=1e-5,
-         rule="0 / 0 is nan: that is what eps is for.")  # fmt: skip
-    _long(
-        answer, lambda g: (g / np.sqrt(0.1 * _fading(g**2, 0.9))).sum(0),
-        beta=0.9, eps=0.0,
-    )  # fmt: skip
+    _eps(answer, roots=[0.25, 1.0, 0.0], beta=0.75)
+    _long(answer, lambda g: (g / np.sqrt(0.1 * _fading(g**2, 0.9))).sum(0),
+          beta=0.9, eps=0.0)  # fmt: skip
 
 
 @chapter.exercise(
@@ -213,44 +150,16 @@ def rmsprop(answer):
 )
 def adam(answer):
     "Fading means of slope and square, corrected for their start at zero."
-    b1, b2 = 0.5, 0.9
-    with np.errstate(all="ignore"):
-        first, second, third = _follow(answer, G, W, beta1=b1, beta2=b2)
-    sign = np.sign(G[0])
-    same(
-        "w = [1, -2], slope [0.5, 1], lr = 0.1, beta1 = 0.5, beta2 = 0.9: first step",
-        first,
-        W - 0.1 * sign,
-
-        rtol=1e-5,
-    )  # fmt: skip
-
-    def after(m, v):
-        return first - 0.1 * m / np.sqrt(v)
-
-    m, v = (0.25 * G[0] + 0.5 * G[1]), (0.09 * G[0] ** 2 + 0.1 * G[1] ** 2)
-    m_hat, v_hat = m / (1 - b1**2), v / (1 - b2**2)
-    crossed_m = ((1 - b2) * b2 * G[0] + (1 - b2) * G[1]) / (1 - b2**2)
-    crossed_v = ((1 - b1) * b1 * G[0] ** 2 + (1 - b1) * G[1] ** 2) / (1 - b1**2)
-    stored_m = (b1 * G[0] + (1 - b1) * G[1]) / (1 - b1**2)
-    stored_v = (b2 * G[0] ** 2 + (1 - b2) * G[1] ** 2) / (1 - b2**2)
-    same(
-        "then slope [-1, 2]: after the second step",
-        second,
-        after(m_hat, v_hat),
-
-        rtol=1e-5,
-    )  # fmt: skip
-    _afresh(answer, second, beta1=b1, beta2=b2)
-    m, v = 0.5 * m + 0.5 * G[2], 0.9 * v + 0.1 * G[2] ** 2
-    want = second - 0.1 * (m / (1 - b1**3)) / np.sqrt(v / (1 - b2**3))
-    same("then slope [0.25, -3]: after the third step", third, want, rtol=1e-5,
-         rule="Two steps were right: does t grow by one a step?")  # fmt: skip
-    _eps(answer, "adam", lambda g, e: g / (g + e), lambda g, e: g / np.sqrt(g**2 + e))
-    with np.errstate(all="ignore"):
-        still = _follow(answer, [np.array([0.0, 1.0])], W)[0]
-    same("slope [0, 1]: a weight without a slope", still, [1.0, -2.1], rtol=1e-5,
-         rule="0 / 0 is nan: that is what eps is for.")  # fmt: skip
+    betas = {"beta1": 0.5, "beta2": 0.9}
+    _afresh(answer, **betas)
+    got, want = _follow(answer, G, **betas), _adamw_path(0.5, 0.9)
+    case = "w = [1, -2], lr = 0.1, beta1 = 0.5, beta2 = 0.9"
+    same(f"{case}, {TWO_STEPS}", got[:2], want[:2],
+         "m and v are fading means; m / (1 - beta1**t) goes over the root of v / (1 - "
+         "beta2**t).")  # fmt: skip
+    same("then slope [0.25, -3]: w after the third step", got[2], want[2],
+         "Two steps were right. Does t grow by one per step, and do m and v keep on fading?")  # fmt: skip
+    _eps(answer, roots=[0.5, 2.0, 0.0])
 
     def unrolled(g):
         t = np.arange(1, len(g) + 1)[:, None, None]
@@ -260,43 +169,7 @@ def adam(answer):
     _long(answer, unrolled, beta1=0.9, beta2=0.999, eps=0.0)
 
 
-@chapter.exercise(
-    "Adam moves w as before; beside that, w loses a share of itself.",
-    "The share is lr * weight_decay of the old w, and it never goes through m and v.",
-    "moved, state = adam(w, grad, state, lr, ...); return moved - lr * weight_decay * w, state",
-)
-def adamw(answer):
-    "Adam with decay beside the step."
-    grad, w = np.array([3.0, 0.001]), np.array([2.0, -2.0])
-    case = "w = [2, -2], slope [3, 0.001], lr = 0.1, weight_decay = 0.5: first step"
-    got = _follow(answer, [grad], w, weight_decay=0.5)[0]
-    want = w - 0.1 - 0.1 * 0.5 * w
-    same(
-        case,
-        got,
-        want,
-        rtol=1e-4,
-    )
-    plain = _follow(answer, G, W, weight_decay=0.0)
-    for t in range(3):
-        same(f"without decay, step {t + 1}: Adam's own", plain[t], _decoupled()[t],
-             rule="Without decay it should equal adam.", rtol=1e-5)  # fmt: skip
-    chosen = {"beta1": 0.5, "beta2": 0.9, "eps": 0.1, "weight_decay": 0.5}
-    same(
-        "beta1 = 0.5, beta2 = 0.9, eps = 0.1, weight_decay = 0.5: after three steps",
-        _follow(answer, G, W, **chosen)[-1],
-        _decoupled(0.5, 0.9, 0.1, 0.5)[-1],
-
-        rule="Are beta1, beta2 and eps all passed on?",
-        rtol=1e-5,
-    )  # fmt: skip
-    one, two = _follow(answer, [np.zeros(2)] * 2, w, weight_decay=0.5)
-    same("no slope at all, two steps: only the decay", two, w * 0.95**2,
-         rule="Each step keeps 1 - lr * weight_decay of w.")  # fmt: skip
-    same("the same: after the first", one, w * 0.95)
-
-
-def _decoupled(b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
+def _adamw_path(b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
     "W after each of three steps of AdamW at lr = 0.1."
     w, m, v, path = W, 0.0, 0.0, []
     for t, g in enumerate(G, 1):
@@ -308,6 +181,34 @@ def _decoupled(b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
 
 
 @chapter.exercise(
+    "Adam moves w as before; beside that, w loses a share of itself.",
+    "The share is lr * weight_decay of the old w, and it never goes through m and v.",
+    "moved, state = adam(w, grad, state, lr, ...); return moved - lr * weight_decay * w, state",
+)
+def adamw(answer):
+    "Adam with decay beside the step."
+    grad, w = np.array([3.0, 0.001]), np.array([2.0, -2.0])
+    same(
+        "w = [2, -2], slope [3, 0.001], lr = 0.1, weight_decay = 0.5: first step",
+        _follow(answer, [grad], w, weight_decay=0.5)[0],
+        w - 0.1 - 0.1 * 0.5 * w,
+        rule="Adam's step is lr here, for each weight; beside it goes lr * weight_decay * w.",
+        rtol=1e-4,
+    )
+    same("no decay, three steps: w after each", _follow(answer, G, weight_decay=0.0),
+         _adamw_path(), "Without decay it should equal adam.")  # fmt: skip
+    same(
+        "beta1 = 0.5, beta2 = 0.9, eps = 0.1, weight_decay = 0.5, three steps: w after each",
+        _follow(answer, G, beta1=0.5, beta2=0.9, eps=0.1, weight_decay=0.5),
+        _adamw_path(0.5, 0.9, 0.1, 0.5),
+        rule="Are beta1, beta2 and eps all passed on?",
+    )
+    same("no slope at all, two steps: w after each",
+         _follow(answer, [np.zeros(2)] * 2, w, weight_decay=0.5), [w * 0.95, w * 0.95**2],
+         "Only the decay is left: each step keeps 1 - lr * weight_decay of w.")  # fmt: skip
+
+
+@chapter.exercise(
     "Three stretches: a straight climb, half a cosine down, then flat.",
     "done = (step - warmup) / (total - warmup) runs from 0 to 1; (1 + cos(pi * done)) / 2 "
     "runs from 1 to 0.",
@@ -316,36 +217,25 @@ def _decoupled(b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
 )
 def warmup_cosine(answer):
     "Straight up, half a cosine down, flat."
-    how = {"lr": 0.4, "warmup": 4, "total": 20, "final": 0.04}
 
-    def rates(steps):
-        return np.array([answer(s, **how) for s in steps], dtype=float)
+    def rates(*steps, lr=0.4, warmup=4, total=20, **final):
+        return [
+            answer(step, lr=lr, warmup=warmup, total=total, **final) for step in steps
+        ]
 
-    climb = np.array([0.1, 0.2, 0.3, 0.4])
-    same(
-        "lr = 0.4, warmup = 4: the rates of steps 0, 1, 2, 3",
-        rates(range(4)),
-        climb,
-
-    )  # fmt: skip
-    down = (4, 8, 12, 16, 20)
-    fall = (1 + np.cos(np.pi * np.linspace(0, 1, 5))) / 2
-    same(
-        "total = 20, final = 0.04: the rates of steps 4, 8, 12, 16, 20",
-        rates(down),
-        0.04 + 0.36 * fall,
-
-    )  # fmt: skip
-    same(
-        "final = 0.04: the rates of steps 24 and 36, after the end",
-        rates([24, 36]),
-        [0.04, 0.04],
-        rule="From step `total` on, the rate stays at `final`.",
-    )
-    no_climb = answer(0, lr=0.4, warmup=0, total=10)
-    same("warmup = 0: the rate of step 0", no_climb, 0.4,
-         rule="Without a climb it begins at lr.")  # fmt: skip
-    same("final left out: the last rate", answer(10, lr=0.4, warmup=0, total=10), 0.0)
+    same("lr = 0.4, warmup = 4, final = 0.04: the rates of steps 0, 1, 2, 3",
+         rates(0, 1, 2, 3, final=0.04), [0.1, 0.2, 0.3, 0.4],
+         "The climb is straight, from lr / warmup at step 0 to lr at step warmup - 1.")  # fmt: skip
+    done = np.array([0, 1, 5, 8, 15, 16]) / 16
+    same("total = 20, final = 0.04: the rates of steps 4, 5, 9, 12, 19, 20",
+         rates(4, 5, 9, 12, 19, 20, final=0.04), 0.04 + 0.18 * (1 + np.cos(np.pi * done)),
+         "Half a cosine from lr at step `warmup` to `final` at step `total`.")  # fmt: skip
+    same("final = 0.04: the rates of steps 21, 24 and 36, after the end",
+         rates(21, 24, 36, final=0.04), [0.04] * 3,
+         "From step `total` on, the rate stays at `final`.")  # fmt: skip
+    same("warmup = 0, total = 10, final left out: the rates of steps 0, 5 and 10",
+         rates(0, 5, 10, warmup=0, total=10), [0.4, 0.2, 0.0],
+         "Without a climb it begins at lr, and it ends at 0.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -357,59 +247,33 @@ def warmup_cosine(answer):
 )
 def gradient_noise(answer):
     "How far a batch's mean gradient typically lies from the mean of all rows."
-    rng = np.random.default_rng(8)
-    grads = rng.normal(size=(12, 3)) * [6.0, 2.0, 0.4] + [18.0, -9.0, 6.0]
-    spread = np.sqrt(grads.var(0).sum())
-    _every_row(answer, strict=False)
-    for size in (12, 4):
-        got = answer(grads, size, 3000, np.random.default_rng(0))
-        want = spread / np.sqrt(size)
-        full = (grads.mean(0) ** 2).sum()
-        away = np.sqrt(full + want**2)
-        same(
-            f"12 rows, 3 weights, 3,000 batches of {size}",
-            got,
-            want,
-            rule="Root of the mean, over the draws, of the squared distance.",
-            rtol=0.06,
-        )
-    _every_row(answer, strict=True)
-    far = np.linalg.norm(grads - grads.mean(0), axis=1)
-    for seed in range(5):
-        one = answer(grads, 1, 1, np.random.default_rng(seed))
-        if not np.isclose(far, one).any():
-            raise Miss(
-                "With one draw this is the distance of its batch from the mean of all "
-                "rows. Is yours the distance from the mean of the batches, 0 or nan here?",
-                "one batch of one row", one, "one of the 12 rows' distances",
-            )  # fmt: skip
-    runs = [answer(grads, 2, 50, np.random.default_rng(s)) for s in (1, 1, 2)]
-    same("two runs with the same seed", runs[0], runs[1],
-         rule="Draw with the `rng` you are given, or no run can be repeated.")  # fmt: skip
-    if np.isclose(runs[0], runs[2], rtol=1e-12):
-        raise Miss("Seeds 1 and 2 give the same number: the draws ignore `rng`.",
-                   "50 batches of 2", runs[2], "another number")  # fmt: skip
 
+    def noise(grads, size, draws, seed=0):
+        return answer(grads, size, draws, np.random.default_rng(seed))
 
-def _every_row(answer, strict):
-    "Is the last row drawn, and the first? strict: and as often as the others?"
+    cross = np.array([[12, 16, 48], [-12, -16, 48], [16, -12, 48], [-16, 12, 48.0]])
+    case = "4 rows of 3 weights, each 20 from the mean of all"
+    same(f"{case}: 1 batch of 1", noise(cross, 1, 1), 20.0,
+         "The distance of the batch from the mean of all rows: the root of the sum of squares.")  # fmt: skip
+    same(f"{case}: 50 batches of 1", noise(cross, 1, 50), 20.0,
+         "Take the mean over the draws, so that their number does not count.")  # fmt: skip
+    same(f"{case}: 3,000 batches of 4, rounded", np.round(noise(cross, 4, 3000)), 10.0,
+         "Root of the mean, over the draws, of the squared distance; rows drawn with "
+         "replacement and averaged: four of them halve it.")  # fmt: skip
     for place, words in ((-1, "the last"), (0, "the first")):
         lone = np.zeros((4, 1))
         lone[place] = 8.0
-        case = f"4 rows, 1 weight, all 0 but {words}, 8; 2,000 batches of 1"
-        got, want = answer(lone, 1, 2000, np.random.default_rng(0)), np.sqrt(12.0)
-        if isinstance(got, (float, np.floating)) and np.isclose(got, 2.0):
-            name = "N - 1" if place else "0"
-            raise Miss(f"Row {name} is never drawn: rng.integers(N) gives 0 to N - 1, "
-                       "all rows.", case, got, want)  # fmt: skip
-        if strict:
-            same(case, got, want, rule="Is every row drawn equally often?", rtol=0.06)
-
-
-def _mean_distance(grads, size):
-    rng = np.random.default_rng(1)
-    rows = rng.integers(len(grads), size=(4000, size))
-    return np.linalg.norm(grads[rows].mean(1) - grads.mean(0), axis=1).mean()
+        same(f"4 rows, 1 weight, all 0 but {words}, 8; 2,000 batches of 1",
+             noise(lone, 1, 2000), np.sqrt(12.0), "Is every row drawn, and equally often?",
+             rtol=0.08)  # fmt: skip
+    ones = {float(np.round(noise(lone, 1, 1, seed), 6)) for seed in range(20)}
+    same("the same rows; 1 batch of 1, from each of 20 seeds: the distances that come out",
+         sorted(ones), [2.0, 6.0], "One draw, one distance: that of an 8 or that of a 0.")  # fmt: skip
+    runs = [noise(cross, 2, 50, seed) for seed in (1, 1, 2)]
+    same("50 batches of 2: is seed 1 the same when run again?", agree(*runs[:2]), True,
+         "Draw with the `rng` you are given, or no run can be repeated.")  # fmt: skip
+    same("50 batches of 2: do seeds 1 and 2 give the same number?", agree(*runs[1:]), False,
+         "Seeds 1 and 2 give the same number: the draws ignore `rng`.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -419,41 +283,28 @@ def _mean_distance(grads, size):
 )
 def he_init(answer):
     "Random weights that keep a signal's size through ReLU."
-    W_io = answer(400, 100, np.random.default_rng(0))
-    if np.shape(W_io) == (100, 400):
-        raise Miss("Turned over: inputs are the rows, x @ W.", "he_init(400, 100, rng)",
-                   np.shape(W_io), (400, 100))  # fmt: skip
-    same("he_init(400, 100, rng): the shape", np.shape(W_io), (400, 100))
-    for axis, what in ((1, "columns"), (0, "rows")):
-        different = np.unique(W_io, axis=axis).shape[axis]
-        if np.std(W_io) > 0 and different < np.shape(W_io)[axis]:
-            raise Miss(
-                f"Some {what} are equal: draw each weight for itself, "
-                "size=(fan_in, fan_out).",
-                f"different {what} of he_init(400, 100, rng)",
-                different, np.shape(W_io)[axis],
-            )  # fmt: skip
+    case = "he_init(500, 400, rng)"
+    W_io = answer(500, 400, np.random.default_rng(0))
     same(
-        "the standard deviation of he_init(400, 100, rng)",
-        np.std(W_io),
-        np.sqrt(2 / 400),
-        rtol=0.02,
+        f"{case}: the shape", np.shape(W_io), (500, 400), "Inputs are the rows: x @ W."
     )
-    same("their mean", np.mean(W_io), 0.0, atol=0.003,
-         rule="Weights of both signs, around 0.")  # fmt: skip
-    same(
-        "mean of weight**4 over (mean of weight**2)**2, which is 3 for normal numbers",
-        np.mean(np.square(W_io) ** 2) / np.mean(np.square(W_io)) ** 2,
-        3.0,
-        rule="The spread is right, but these are not normal draws.",
-        rtol=0.06,
-    )
-    again = [answer(5, 4, np.random.default_rng(s)) for s in (1, 1, 2)]
-    same("two draws from the same seed", again[0], again[1],
-         rule="Draw from the `rng` you are given.")  # fmt: skip
-    if np.allclose(again[0], again[2]):
-        raise Miss("Seeds 1 and 2 give the same weights: draw from the `rng` you are given.",
-                   "he_init(5, 4, rng)", again[2], "other weights")  # fmt: skip
+    W_io = np.asarray(W_io)
+    same(f"{case}: how many different weights its corner of 3 x 4 has",
+         np.unique(W_io[:3, :4]).size, 12, "Draw each weight for itself.")  # fmt: skip
+    variance, size = W_io.var(), np.abs(W_io).mean()
+    same(f"{case}: 500 times their variance, to two digits", float(f"{500 * variance:.2g}"),
+         2.0, "fan_in * sigma**2 / 2 should be 1: sigma is the root of 2 / fan_in.")  # fmt: skip
+    same(f"{case}: their mean over their deviation, rounded",
+         np.round(W_io.mean() / np.sqrt(variance), 1) + 0.0, 0.0,
+         "Weights of both signs, around 0.")  # fmt: skip
+    same(f"{case}: their mean size over their deviation, 0.80 for normal numbers",
+         np.round(size / np.sqrt(variance), 2), 0.80,
+         "The spread is right, but these are not normal draws.")  # fmt: skip
+    runs = [answer(5, 4, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    same("he_init(5, 4, rng): is seed 1 the same when drawn again?", agree(*runs[:2]), True,
+         "Draw from the `rng` you are given.")  # fmt: skip
+    same("he_init(5, 4, rng): do seeds 1 and 2 give the same weights?", agree(*runs[1:]),
+         False, "Seeds 1 and 2 give the same weights: draw from the `rng` you are given.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -463,20 +314,38 @@ def he_init(answer):
 )
 def soft_threshold(answer):
     "Towards zero by a fixed amount, and stop there."
-    w = np.array([2.0, 0.3, -0.2, -1.5, 0.0])
-    case = "soft_threshold([2, 0.3, -0.2, -1.5, 0], 0.5)"
-    same(
-        case,
-        _called(case, lambda: answer(w, 0.5)),
-        [1.5, 0.0, 0.0, -1.0, 0.0],
-    )
+    rule = "Every weight moves by `amount` towards 0, and stops there."
+    w = np.array([2.0, 0.5, 0.3, -0.2, -1.5, 0.0])
+    same("soft_threshold([2, 0.5, 0.3, -0.2, -1.5, 0], 0.5)", answer(w, 0.5),
+         [1.5, 0.0, 0.0, 0.0, -1.0, 0.0], rule)  # fmt: skip
     wide = np.random.default_rng(0).normal(size=(40, 5))
     case = "random w of shape (40, 5), as `w` has any shape; amount 0.7"
-    got = _called(case, lambda: answer(wide, 0.7))
-    same(case, got, wide - np.clip(wide, -0.7, 0.7))
-    same("how many are exactly 0", int(np.sum(np.asarray(got) == 0)),
-         int(np.sum(np.abs(wide) <= 0.7)), rule="Nearly 0 is not 0.")  # fmt: skip
-    same("amount 0 changes nothing", answer(w, 0.0), w)
+    got = answer(wide, 0.7)
+    same(case, got, wide - np.clip(wide, -0.7, 0.7), rule)
+    same(f"{case}: how many are exactly 0", int(np.sum(np.asarray(got) == 0)),
+         int(np.sum(np.abs(wide) <= 0.7)), "Nearly 0 is not 0.")  # fmt: skip
+    same(
+        "the same w, amount 0",
+        answer(wide, 0.0),
+        wide,
+        "An amount of 0 changes nothing.",
+    )
+
+
+HISTORIES = [  # patience, losses, where it first says stop, where the best is, a rule
+    (3, [3.0, 2.0, 2.5, 2.6, 1.5, 1.6, 1.7, 1.8, 9.0], 7, 4,
+     "Stop once 3 epochs in a row brought nothing below the best so far."),
+    (3, [3.0, 2.0, 2.5, 2.4, 2.6], 4, 1,
+     "2.4 is better than the loss before it, not than the best, 2: compare with best."),
+    (2, [1.0, 1.0, 1.0, 1.0], 2, 0,
+     "Equal is not better: a flat loss must run out of patience."),
+    (2, [5.0, 4.0, 4.5, 3.0, 3.5], 5, 3,
+     "A better loss sets the count back to 0: 4.5 no longer counts."),
+    (1, [2.0, 3.0, 1.0], 1, 2,
+     "`patience` is an argument: with 1, the first epoch that is not better stops."),
+    (3, [2.0, float("nan")], 2, 0,
+     "nan compares false with everything: ask `loss < best`, and nan loses."),
+]  # fmt: skip
 
 
 @chapter.exercise(
@@ -488,76 +357,22 @@ def soft_threshold(answer):
 )
 def EarlyStopping(answer):
     "Keeps the best weights and says when to stop."
-    losses = [3.0, 2.0, 2.5, 2.6, 1.5, 1.6, 1.7, 1.8, 9.0]
-    case = "patience 3, losses 3, 2, 2.5, 2.6, 1.5, 1.6, 1.7, 1.8, 9"
-    stopper, w = answer(3), np.zeros(2)
-    _attributes(stopper)
-    said = []
-    for loss in losses:
-        w += 1  # as training does: in place
-        said.append(_answer_of(stopper.update(loss, [w])))
-    want = [False] * 7 + [True] * 2
-    same(
-        f"{case}: stop now?",
-        said,
-        want,
-    )
-    same(f"{case}: best_loss", stopper.best_loss, 1.5,
-         )  # fmt: skip
-    _weights_of(stopper)
-    same(
-        f"{case}; the weights are [n, n] in epoch n: best_weights[0]",
-        stopper.best_weights[0],
-        [5.0, 5.0],
-    )
-    losses = [3.0, 2.0, 2.5, 2.4, 2.6]
-    case = "patience 3, losses 3, 2, 2.5, 2.4, 2.6"
-    rule = "2.4 is better than the loss before it, not than the best, 2: compare with best."
-    swing = answer(3)
-    said = [
-        _answer_of(swing.update(loss, [np.full(1, float(n))]))
-        for n, loss in enumerate(losses)
-    ]
-    same(f"{case}: best_loss", swing.best_loss, 2.0, rule=rule)
-    same(f"{case}: stop now?", said, [False] * 4 + [True], rule=rule)
-    same(f"{case}; the weights are [n], n = 0 to 4: best_weights[0]",
-         swing.best_weights[0], [1.0], rule=rule)  # fmt: skip
-    flat = answer(2)
-    said = [_answer_of(flat.update(1.0, [np.ones(1)])) for _ in range(4)]
-    same("patience 2, a loss that stays at 1: stop now?", said, [False, False, True, True],
-         rule="Equal is not better: a flat loss must run out of patience.")  # fmt: skip
-    climbing = answer(2)
-    for n, loss in enumerate((5.0, 4.0, 4.5, 3.0, 3.5)):
-        late = _answer_of(climbing.update(loss, [np.full(1, float(n))]))
-    same("patience 2, losses 5, 4, 4.5, 3, 3.5: stop now?", late, False,
-         rule="A better loss sets the count back to 0: 4.5 no longer counts.")  # fmt: skip
-    broken = answer(3)
-    broken.update(2.0, [np.zeros(1)])
-    broken.update(float("nan"), [np.full(1, np.nan)])
-    same("losses 2, nan: best_loss", broken.best_loss, 2.0,
-         rule="nan compares false with everything: ask `loss < best`, and nan loses.")  # fmt: skip
-
-
-def _attributes(stopper):
-    for name in ("best_loss", "best_weights", "update"):
-        if not hasattr(stopper, name):
-            raise Miss(
-                f"It has no `{name}`: set best_loss and best_weights in __init__."
-            )
-
-
-def _answer_of(said):
-    if said is None:
-        raise Miss(
-            "`update` returns nothing: it should say whether to stop, True or False."
+    for patience, losses, stop, best, rule in HISTORIES:
+        case = (
+            f"patience {patience}, losses {', '.join(f'{loss:g}' for loss in losses)}"
         )
-    return bool(said)
-
-
-def _weights_of(stopper):
-    if not isinstance(stopper.best_weights, (list, tuple)) or not stopper.best_weights:
-        raise Miss("best_weights should be a list of arrays, as the one that came in.",
-                   "best_weights", stopper.best_weights, "[array]")  # fmt: skip
+        stopper, said = answer(patience), []
+        w, V = np.zeros(2), np.zeros((1, 3))
+        for loss in losses:
+            said.append(stopper.update(loss, [w, V]))
+            w += 1  # as training does: in place
+            V -= 1
+        same(f"{case}: stop now?", said, [n >= stop for n in range(len(losses))], rule)
+        same(f"{case}: best_loss", stopper.best_loss, losses[best], rule)
+        case = f"{case}; the weights are [n, n] and [[-n, -n, -n]] in epoch n"
+        rule = f"Epoch {best} was the best: copy all its arrays, as training changes them later."
+        same(f"{case}: best_weights[0]", stopper.best_weights[0], [best] * 2, rule)
+        same(f"{case}: best_weights[1]", stopper.best_weights[1], [[-best] * 3], rule)
 
 
 @chapter.exercise(
@@ -569,75 +384,37 @@ def _weights_of(stopper):
 )
 def shift_digits(answer):
     "Images moved by whole pixels; zeros enter."
-    image = np.zeros((2, 8, 8))
-    image[0, 2:5, 3] = [1.25, 2.5, 3.75]
-    image[0, 0, 7] = 4.5
-    image[1] = 1.5 * np.arange(64).reshape(8, 8) + 1.25
-    X = image.reshape(2, 64)
-
-    def moved(down, right):
-        "Pixel by pixel, the slow way."
-        out = np.zeros((2, 8, 8))
-        for r in range(8):
-            for c in range(8):
-                if 0 <= r - down < 8 and 0 <= c - right < 8:
-                    out[:, r, c] = image[:, r - down, c - right]
-        return out.reshape(2, 64)
-
-    def rolled(down, right):
-        return np.roll(image, (down, right), axis=(1, 2)).reshape(2, 64)
-
-    for down, right in ((0, 2), (1, 0), (-1, 0), (0, -2), (2, -1)):
-        case = f"2 images moved by down = {down}, right = {right}"
-        got = _called(case, lambda: answer(X, down, right))  # noqa: B023
-        if np.shape(got) == (2, 8, 8):
-            raise Miss("It returns 8x8 images: rows of 64 came in, rows of 64 go out.",
-                       "the shape", np.shape(got), (2, 64))  # fmt: skip
-        want = moved(down, right)
-        slips = {
-            "What leaves on one side comes back on the other: zeros should enter.": (
-                rolled(down, right)
-            ),
-            "Down and right are swapped: rows are the first axis of an image.": moved(
-                right, down
-            ),
-            "It moves the wrong way: down = 1 puts old row 0 into new row 1.": moved(
-                -down, -right
-            ),
-            "The row of 64 was shifted as it is: pixels slip into the next line. "
-            "Make it 8x8 first.": np.roll(X, 8 * down + right, axis=1),
-            "The row of 64 was slid along as it is, zeros entering at its ends: pixels "
-            "slip into the next line. Make it 8x8 first.": _slid(X, 8 * down + right),
-            "The grey values were cut to whole numbers: keep the type of X.": np.trunc(
-                want
-            ),
-            "Nothing moved.": X,
-        }
-        try:
-            same(case, got, want, slips)
-        except Miss as miss:
-            raise _first_row(miss, got, want) from None
-    for case, down, want, rule in (
-        ("moved by 0 and 0", 0, X, "A slice [:-0] is empty."),
-        ("moved out of the picture, down = 8", 8, np.zeros((2, 64)), ""),
-    ):
-        got = _called(f"{case}. {rule}", lambda: answer(X, down, 0))  # noqa: B023
-        same(case, got, want, rule=rule)
-
-
-def _slid(X, by):
-    "Rows of 64 slid along by some places, zeros entering."
-    out = np.zeros_like(X)
-    out[:, max(by, 0) : 64 + min(by, 0)] = X[:, max(-by, 0) : 64 + min(-by, 0)]
-    return out
-
-
-def _first_row(miss, got, want):
-    "The same Miss, with the first 8x8 row that differs instead of all pixels."
-    try:
-        ours, theirs = (np.reshape(a, (2, 8, 8)) for a in (got, want))
-        image, row = np.argwhere(~np.isclose(ours, theirs).all(axis=2))[0]
-    except (TypeError, ValueError, IndexError):
-        return miss
-    case = f"{miss.case}: image {image}, row {row} of its 8x8 pixels"
-    return Miss(str(miss), case, ours[image, row], theirs[image, row])
+    images = np.zeros((3, 8, 8))
+    images[0, 2:5, 3] = [1.25, 2.5, 3.75]
+    images[0, 0, 7] = 4.5
+    images[1] = 1.5 * np.arange(64).reshape(8, 8) + 1.25
+    images[2] = images[1].T + 0.5
+    whole, far = [(0, 0)], [(8, 0), (-8, 0), (0, 8), (0, -8)]
+    for down, right in [
+        (0, 2),
+        (1, 0),
+        (-1, 0),
+        (0, -2),
+        (2, -1),
+        (-3, 5),
+        *whole,
+        *far,
+    ]:
+        case = f"3 images moved by down = {down}, right = {right}"
+        got = answer(images.reshape(3, 64), down, right)
+        same(
+            f"{case}: the shape",
+            np.shape(got),
+            (3, 64),
+            "Rows of 64 in, rows of 64 out.",
+        )
+        got = np.asarray(got).reshape(3, 8, 8)
+        for n, r in np.ndindex(3, 8):
+            came = 0 <= r - down < 8
+            want = [
+                images[n, r - down, c - right] if came and 0 <= c - right < 8 else 0.0
+                for c in range(8)
+            ]  # pixel by pixel, the slow way
+            same(f"{case}: image {n}, row {r} of its 8x8 pixels", got[n, r], want,
+                 "A new pixel is the old one `down` rows above and `right` columns to the "
+                 "left, or 0 where there is none.")  # fmt: skip

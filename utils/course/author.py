@@ -4,7 +4,9 @@
   run [NAMES]       execute solutions/ in place with stable bytes; --all: changed or not
   derive [NAMES]    write chapters/ from solutions/
   check             is chapters/ what solutions/ gives? do ruff and codespell agree?
-  test [STAGES]     what the README's test command runs; stages: unit, solutions, chapters
+  test [WHAT]       what the README's test command runs; WHAT: a stage (unit, solutions,
+                    chapters), a chapter's number, files
+  mutants NN [EXERCISES]   references wrong in one place: does every check notice?
   text NAMES        write solutions/NAME.nbtext, the notebook as plain text to edit
   pack NAMES        read it back; outputs of cells that did not change are kept
   new NN_slug       a new chapter to begin from
@@ -24,7 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from utils.course import notebooks, pages
+from utils.course import mutants, notebooks, pages
 from utils.course.notebooks import nbformat  # which starts quicker there
 from utils.files import ROOT
 
@@ -243,15 +245,25 @@ def check():
     ):
         command = [sys.executable, "-m", *map(str, command)]
         findings += [command] * bool(subprocess.call(command, cwd=ROOT))
+    findings += [imports_between_wings] * bool(imports_between_wings())
     return len(findings)
 
 
-def test(stages, extra=()):
-    "The stages of the README's test command; the number that failed."
+def imports_between_wings():
+    "Hold utils/ to the layers of pyproject.toml; 0 where they hold, printed where not."
+    code = "from importlinter.cli import lint_imports_command as lint; lint()"
+    command = [sys.executable, "-c", code, "--no-cache", "--no-logo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stdout + done.stderr)
+    return done.returncode
+
+
+def test(words, extra=()):
+    "The README's test command: stages, chapters, files; the number that failed."
     from tests.stages import run_stages
 
-    files = [name for name in stages if Path(name).exists() and "." in name]
-    return run_stages([s for s in stages if s not in files], [*files, *extra])
+    return run_stages(words, extra)
 
 
 SKELETON = """%% md title
@@ -300,8 +312,8 @@ def main(argv=None):
         prog="start.py author", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = "build run derive check test text pack new address nbgrader".split()
-    parser.add_argument("command", nargs="?", default="build", choices=commands)
+    commands = "build run derive check test mutants text pack new address nbgrader"
+    parser.add_argument("command", nargs="?", default="build", choices=commands.split())
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true", help="run: changed or not")
     args, extra = parser.parse_known_args(argv)
@@ -328,6 +340,8 @@ def main(argv=None):
             return check()
         case "test":
             return test(args.names, extra)
+        case "mutants":
+            return mutants.command(named(args.names[:1]), args.names[1:])
         case "text":
             write_text(args.names)
         case "pack":

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 import start
+from utils.course import venv
+from utils.course.packages import pins, read, wrong_pins
 
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
@@ -70,7 +72,7 @@ def gigabytes(count):
 
 def first_line(path, key):
     """The value of the first 'key: value' line of a file, or None."""
-    for line in (start.read(Path(path)) or "").splitlines():
+    for line in (read(Path(path)) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:
             return value.strip()
@@ -89,7 +91,7 @@ def course(root):
 def system():
     """The operating system and the machine's architecture."""
     name = first_line("/etc/os-release", "PRETTY_NAME") or ""
-    for line in (start.read(Path("/etc/os-release")) or "").splitlines():
+    for line in (read(Path("/etc/os-release")) or "").splitlines():
         if line.startswith("PRETTY_NAME="):
             name = line.partition("=")[2].strip('"')
     return f"{platform.platform()} {platform.machine()} {name}".strip()
@@ -130,7 +132,7 @@ def memory():
         except ImportError:
             return None
         total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    limit = (start.read(Path("/sys/fs/cgroup/memory.max")) or "").strip()
+    limit = (read(Path("/sys/fs/cgroup/memory.max")) or "").strip()
     if limit.isdigit() and int(limit) < total:
         total, free = int(limit), min(free, int(limit))
     return total, free
@@ -184,16 +186,16 @@ def chromium():
 
 def runs_in_venv(root):
     """Whether this Python is the one of the course's .venv."""
-    return os.path.realpath(sys.prefix) == os.path.realpath(str(start.venv_of(root)))
+    return os.path.realpath(sys.prefix) == os.path.realpath(str(venv.venv_of(root)))
 
 
 def packages(root):
     """(a line on the pins, [what is missing or different])."""
     wrong = [
         f"{name} {installed or 'missing'} (wanted {wanted})"
-        for name, wanted, installed in start.wrong_pins(root)
+        for name, wanted, installed in wrong_pins(root)
     ]
-    total = len(start.pins(root))
+    total = len(pins(root))
     return f"{total - len(wrong)} of {total} as in environment.yml", wrong
 
 
@@ -206,10 +208,10 @@ def findings_of_setup(root, here):
         what = f"Python {platform.python_version()} is not supported"
         supported = f"{start.dotted(start.OLDEST)} to {start.dotted(start.NEWEST)}"
         found.append((what, f"use Python {supported}"))
-    state = "ready" if here else start.state(root)
+    state = "ready" if here else venv.state(root)
     if state in STATES:
         found.append(STATES[state])
-    lost = [name for name, _, got in start.wrong_pins(root) if not got] if here else []
+    lost = [name for name, _, got in wrong_pins(root) if not got] if here else []
     if lost:
         found.append((f"not in this Python: {', '.join(lost)}", "install them"))
     return found, state

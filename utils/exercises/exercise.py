@@ -23,6 +23,9 @@ from utils.files import ROOT
 from utils.limits import time_limit
 
 
+GOES_ON = "The chapter goes on with the reference answer. Help:"
+
+
 class NotRight(AssertionError):
     "What `require` raises: one line in a notebook, where a traceback tells nothing."
 
@@ -107,6 +110,11 @@ class Exercise:
     def __repr__(self):
         return f"<exercise {self.name}: .check(answer), .hint(), .solution()>"
 
+    @property
+    def calls(self):
+        "What the buttons press, as text: it works everywhere."
+        return f"ex.{self.name}.hint()  ex.{self.name}.solution()"
+
     def check(self, answer=None):
         "Judge `answer`; return it when it is right and the reference otherwise."
         scope = sys._getframe(1).f_globals
@@ -117,9 +125,7 @@ class Exercise:
         if verdict == "right":
             telling.show("right", report)
             return answer
-        telling.show(
-            verdict, report, note="The chapter goes on with the reference answer."
-        )
+        telling.show(verdict, report, note=f"{GOES_ON} {self.calls}")
         with contextlib.suppress(Exception):  # the same calls work without buttons
             telling.show_buttons(self)
         return self._hand_out(scope)

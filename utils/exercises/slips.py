@@ -11,9 +11,10 @@ names by itself (it changes its input, it never ends) and the words that it must
 
 import re
 import time
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 
 from utils.exercises.cases import Miss, agree
 from utils.exercises.telling import Capped, is_stub, text_of
@@ -32,7 +33,9 @@ class Slip:
 
     @property
     def name(self):
-        return getattr(self.answer, "__name__", None) or repr(self.answer)
+        "The same in every run: an answer's name, or a value without its address."
+        own = getattr(self.answer, "__name__", None) or repr(self.answer)
+        return re.sub(r" at 0x[0-9a-f]+", "", own)[:60]
 
 
 @dataclass
@@ -45,14 +48,13 @@ class Failure:
     text: str = ""
     error: BaseException | None = None
     call: str = ""  # the answer's last call, where the check says no case
-    printed: Capped | None = None
 
 
-def attempt(exercise, answer, seconds):
+def attempt(exercise, answer, seconds, patience=6):
     "Run an exercise's check on an answer: -> (Failure or None, what it printed)."
-    printed, guard = Capped(), exercise.guard()
+    printed, guard, limit = Capped(), exercise.guard(), time_limit(seconds, patience)
     try:
-        with redirect_stdout(printed), redirect_stderr(printed), time_limit(seconds):
+        with redirect_stdout(printed), redirect_stderr(printed), limit:
             exercise.run(answer, guard)
         return None, printed
     except NotYet as error:
@@ -60,7 +62,7 @@ def attempt(exercise, answer, seconds):
     except Miss as miss:
         failure = Failure("miss", miss.case, miss.got, text_of(miss), miss)
     except TimeLimit as error:
-        failure = Failure("slow", error=error)
+        failure = Failure("slow", (limit.cpu, limit.wall), error=error)
     except KeyboardInterrupt as error:
         failure = Failure("interrupted", error=error)
     except BaseException as error:
@@ -92,15 +94,16 @@ def named(exercise, failure, budget=1.0):
 
     budget: seconds for slips that were not run before; how each fails is kept.
     """
-    with suppress(ModuleNotFoundError):
-        import_module(f"utils.slips.{exercise.chapter.name[3:]}")
+    module = f"utils.slips.{exercise.chapter.name[3:]}"
+    if find_spec(module) is not None:
+        import_module(module)
     for slip in exercise.slips:
         if not slip.sentence:
             continue
         if id(slip) not in exercise.failures and budget > 0:
             began = time.perf_counter()
             limit = min(exercise.seconds, budget)
-            exercise.failures[id(slip)] = attempt(exercise, slip.answer, limit)[0]
+            exercise.failures[id(slip)] = attempt(exercise, slip.answer, limit, 1)[0]
             budget -= time.perf_counter() - began
         if alike(failure, exercise.failures.get(id(slip))):
             return slip.sentence

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils import panels
 from utils.check import as_array
 from utils.exercises import progress
 from utils.files import ROOT
@@ -20,6 +21,11 @@ LOOKS = {
     "hint": ("?", "#0969da"),
     "solution": ("=", "#6e7781"),
 }
+
+
+def _ink(colour):
+    "A colour as a style: drawn to the theme's own text colour, to be read on its page."
+    return f"color:{colour};color:color-mix(in srgb,{colour} 60%,currentcolor)"
 
 
 class Capped(io.TextIOBase):
@@ -85,11 +91,7 @@ def text_of(error):
 def of_failure(exercise, failure, sentence):
     "A wrong answer: the slip or the rule, the case, what came out, what was expected."
     if failure.way == "slow":
-        return (
-            f"{exercise.name} was still running after {exercise.seconds:g} s and was "
-            "stopped. Does a loop never end, or visit one row at a time what one array "
-            "operation could do?"
-        )
+        return _slow(exercise, *failure.case)
     if failure.way == "interrupted":
         return f"{exercise.name} was interrupted before it had an answer."
     if failure.way == "miss":
@@ -105,6 +107,20 @@ def of_failure(exercise, failure, sentence):
     raised = of_error(failure.error, exercise.test.__code__.co_filename)
     case = [_row("case", failure.call)] if failure.call else []
     return "\n".join([*([sentence] if sentence else []), raised, *case])
+
+
+def _slow(exercise, cpu, wall):
+    if cpu >= exercise.seconds:
+        return (
+            f"{exercise.name} was still running after {exercise.seconds:g} s and was "
+            "stopped. Does a loop never end, or visit one row at a time what one array "
+            "operation could do?"
+        )
+    return (
+        f"{exercise.name} was still running after {wall:.0f} s, of which it computed "
+        f"{cpu:.1f} s, and was stopped. Does it wait for something (a sleep, an input, "
+        "an answer that never comes)? If not, this machine is busy: check again."
+    )
 
 
 def _row(label, text):
@@ -169,8 +185,8 @@ def _html(verdict, text, code="", note=""):
     mark, colour = LOOKS[verdict]
     head, _, rest = text.partition("\n")
     return (
-        f'<div role="status" style="border-left:4px solid {colour};'
-        f'padding:.2em .8em;margin:.2em 0"><b style="color:{colour}">{mark} {verdict}</b> '
+        f'<div class="course-verdict" role="status" style="border-left:4px solid {colour};'
+        f'padding:.2em .8em;margin:.2em 0"><b style="{_ink(colour)}">{mark} {verdict}</b> '
         f"{html.escape(head)}"
         + "".join(
             f'<pre style="margin:.3em 0;white-space:pre-wrap">{html.escape(block)}</pre>'
@@ -186,7 +202,8 @@ def show(verdict, text, code="", note=""):
     "Display a verdict, a hint or a solution, with a block of code and a note."
     head = f"{LOOKS[verdict][0]} {verdict}: {text}"
     plain = "\n".join(part for part in (head, code, note) if part)
-    progress.tell(plain, _html(verdict, text, code, note))
+    style = panels.BUTTONS if verdict in ("not yet", "wrong") else ""
+    progress.tell(plain, style + _html(verdict, text, code, note))
 
 
 def show_buttons(exercise):
@@ -197,8 +214,6 @@ def show_buttons(exercise):
         if not hasattr(get_ipython(), "kernel"):
             return
         import ipywidgets as widgets
-
-        from utils.plots import display_widget
     except ImportError:
         return
     hint = widgets.Button(description="Hint", tooltip="The next hint of the ladder")
@@ -218,5 +233,5 @@ def show_buttons(exercise):
     hint.on_click(next_hint)
     answer.on_click(show_answer)
     hint.disabled = exercise.hinted == len(exercise.hints)
-    calls = f"ex.{exercise.name}.hint()  ex.{exercise.name}.solution()"
-    display_widget(widgets.VBox([widgets.HBox([hint, answer]), told]), calls)
+    column = panels.column(widgets.HBox([hint, answer]), told)
+    panels.display_widget(column, exercise.calls)

@@ -7,7 +7,7 @@ import torch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from utils import plots
-from utils.bench import measure
+from utils.bench import recordings
 from utils.built import gpu, precision
 from utils.built.train import pick_device
 from utils.data import accelerators
@@ -95,7 +95,7 @@ def wire(mine, start, rate, device, found):
     fig, ax = plots.subplots(size=(7, 3.7))
     series = {f"here ({device})": mine}
     for name, recording in found.items():
-        for row in measure.find(recording, "transfer"):
+        for row in recordings.find(recording, "transfer"):
             pinned = ", pinned" if row["pinned"] else ""
             way = f", {row['way']}{pinned}"
             if "non_blocking" not in way and "from" not in way:
@@ -373,7 +373,7 @@ def machines(mine, found):
     }
     fig, ax = plots.subplots(size=(7, 3.3))
     there = {
-        row["format"] for r in series.values() for row in measure.find(r, "matmul")
+        row["format"] for r in series.values() for row in recordings.find(r, "matmul")
     }
     formats = [f for f in ("fp64", "fp32", "tf32", "bf16", "fp16") if f in there]
     wide = 0.8 / len(series)
@@ -381,10 +381,10 @@ def machines(mine, found):
     for place, (name, recording) in enumerate(series.items()):
         colour = plots.PALETTE[place % 7]
         for column, form in enumerate(formats):
-            rows = measure.find(recording, "matmul", format=form)
+            rows = recordings.find(recording, "matmul", format=form)
             if not rows:
                 continue
-            value = measure.rate(max(rows, key=lambda row: row["size"])) / 1e9
+            value = recordings.rate(max(rows, key=lambda row: row["size"])) / 1e9
             values.append(value)
             x = column + (place - (len(series) - 1) / 2) * wide
             ax.plot(x, value, "o", ms=8, color=colour)
@@ -398,7 +398,7 @@ def machines(mine, found):
     ax.grid(axis="x", visible=False)
     ax.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
     here = {
-        form: measure.rate(measure.find(mine, "matmul", format=form)[-1])
+        form: recordings.rate(recordings.find(mine, "matmul", format=form)[-1])
         for form in ("fp32", "bf16")
     }
     ratio = here["bf16"] / here["fp32"]

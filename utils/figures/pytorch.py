@@ -1,11 +1,7 @@
-"""The figures of chapter 05, and the two that every later run draws: Live and sanity."""
-
-import time
+"""The figures of chapter 05."""
 
 import numpy as np
 import torch
-from IPython import get_ipython
-from IPython.display import display
 from matplotlib.patches import Rectangle
 
 from utils import plots
@@ -283,74 +279,3 @@ def sanity(first, expected, losses, rows):
         f"An untrained model's loss is {first:.3g} beside ln of the classes, {expected:.3g}; "
         f"{len(losses)} steps on one batch of {rows} rows bring it below {expected / 10:.2g}."
     )
-
-
-class Live:
-    """A progress bar and a curve that are redrawn in place while `train.fit` runs.
-
-    Outside a notebook it shows nothing. A cell with it carries nbval-ignore-output.
-    """
-
-    def __init__(self, batches, epochs, every=0.5):
-        self.batches, self.epochs, self.every = batches, epochs, every
-        self.next, self.shown = 0.0, None
-        self.here = hasattr(get_ipython(), "kernel")
-
-    def __call__(self, history, epoch, last=False):
-        now = time.monotonic()
-        if not self.here or not (last or now >= self.next):
-            return
-        bundles = self._bundles(history, epoch)
-        if self.shown is None:
-            self.shown = [display(data, metadata=meta, raw=True, display_id=True)
-                          for data, meta in bundles]  # fmt: skip
-        else:
-            for shown, (data, meta) in zip(self.shown, bundles):
-                shown.update(data, metadata=meta, raw=True)
-        self.next = time.monotonic() + self.every
-
-    def _bundles(self, history, epoch):
-        fig, says = live_curve(history, self.batches)
-        picture = plots.picture(fig, says)
-        bar = progress_line(history, self.batches * self.epochs, epoch, self.epochs)
-        caption = {"text/markdown": f"*{says}*", "text/plain": says}
-        return [({"text/plain": bar}, {}), (picture["data"], picture["metadata"]),
-                (caption, {})]  # fmt: skip
-
-
-def progress_line(history, total, epoch, epochs, width=24):
-    "One line: how far, and how well; epoch: the one that runs or ran last, from 1."
-    done = len(history.losses)
-    full = width * done // max(total, 1)
-    line = f"epoch {epoch}/{epochs} {'█' * full}{'░' * (width - full)} "
-    line += f"loss {np.mean(history.losses[-20:]):.3f}" if done else ""
-    if history.scores:
-        line += f"  validation {PER_CENT * history.accuracy[-1]:.1f} %"
-    return line + ("  stopped early" if history.stopped else "")
-
-
-def live_curve(history, batches):
-    "Loss of every step, and validation loss of every epoch."
-    fig, ax = plots.subplots(size=(6.6, 2.8))
-    losses = np.array(history.losses)
-    ax.plot(losses, color=plots.SKY, lw=0.8, alpha=0.7)
-    width = min(batches, max(len(losses), 1))
-    if len(losses) > width:
-        smooth = np.convolve(losses, np.ones(width) / width, "valid")
-        steps = np.arange(len(smooth)) + width - 1
-        (line,) = ax.plot(steps, smooth, color=plots.BLUE)
-        plots.label_end(ax, line, "training")
-    says = f"Training loss over {len(losses)} steps"
-    if history.scores:
-        scores = np.array(history.scores)[:, 0]
-        ends = batches * (np.arange(len(scores)) + 1)
-        (line,) = ax.plot(ends, scores, ".-", color=plots.RED, lw=1.2)
-        plots.label_end(ax, line, "validation")
-        says += f" and validation loss over {len(scores)} epochs"
-        if history.best_epoch is not None:
-            at = history.best_epoch
-            ax.plot(ends[at], scores[at], "o", ms=10, mfc="none", mec=plots.RED)
-            says += f"; the best epoch is number {at + 1}, at {scores[at]:.2g}"
-    ax.set(yscale="log", xlabel="step", ylabel="loss")
-    plots.title(ax, "Loss of each batch, and of rows the model does not train on")
-    return fig, says + ", drawn while it ran."

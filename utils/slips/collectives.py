@@ -1,3 +1,5 @@
+"Chapter 16: small wrong programs, each with the sentence that names it."
+
 import math
 
 import numpy as np
@@ -7,135 +9,6 @@ from utils.built.collectives import cut as right_cut
 from utils.built.collectives import fit as right_fit
 from utils.built.collectives import reduce_scatter as right_reduce_scatter
 from utils.checks import collectives as ex
-
-SAID = {
-    "pass_right/one_after_the_other": "Everybody holds rank 0's: each place was overwritten before its neighbour had read it. Read the old list, write a new one.",
-    "pass_right/in_place": None,
-    "pass_right/pass_left": "The wrong way round: rank r gives to rank r + 1.",
-    "pass_right/open_ring": "The ring is open: the last rank hands its value to rank 0.",
-    "pass_right/stays": "Nothing has moved.",
-    "pass_right/forgets_return": None,
-    "cut/drops_the_rest": "2 of the 10 numbers are in no chunk: N // n each leaves a rest.",
-    "cut/rest_to_the_last": "Unequal: the ring waits for its largest chunk, so sizes may differ by 1 at most.",
-    "cut/rounds_up": "Unequal: the ring waits for its largest chunk, so sizes may differ by 1 at most.",
-    "cut/one_too_far": "A number is in two chunks.",
-    "cut/size_for_number": "3 chunks for 4 ranks.",
-    "cut/pairs": "It should return slices: slice(start, stop).",
-    "cut/backwards": "The chunks are not in order: rank 0 has the first.",
-    "shift/all_send_first": "Deadlock: the ranks wait for each other, and nobody can go on.",
-    "shift/all_receive_first": None,
-    "shift/shifts_left": "It has its right neighbour's: send to (rank + 1) % size, receive from (rank - 1) % size.",
-    "shift/one_rank_breaks_the_ring": "Right, but a queue: the ranks send one after the other. Three rounds are enough for any number of ranks.",
-    "shift/no_wrap": "rank 0 talks to rank -1; there are ranks 0 to 1. Round the ring with % size.",
-    "shift/into_its_own": None,
-    "shift/into_its_own_and_copies": None,
-    "shift/returns_its_own": "It has its own numbers back: return what you received.",
-    "shift/room_in_float64": "rank 0 sends 4 numbers of float32 to rank 1, which made room for 4 of float64. float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like.",
-    "shift/by_sendrecv": "It calls comm.sendrecv: this one is to be done with send and recv alone.",
-    "shift/off_the_end": "rank 1 talks to rank 2; there are ranks 0 to 1. Round the ring with % size.",
-    "shift/returns_its_input": "It has its own numbers back: return what you received.",
-    "broadcast/rank_0_returns_its_input": "Right values, but it returns a view: what it returns shares memory with its input, so changing one changes the other. Return an array of its own: a copy.",
-    "broadcast/returns_its_input_everywhere": "It has kept its own numbers: receive, and return what came.",
-    "broadcast/star": "Right, but rank 0 tells everybody itself. Let those who know it help.",
-    "broadcast/chain": "Right, but slow: a chain. Let everybody who knows it tell somebody.",
-    "broadcast/received_and_forgotten": "It has kept its own numbers: receive, and return what came.",
-    "broadcast/forgotten": "It has kept its own numbers: receive, and return what came.",
-    "broadcast/only_powers_of_two": "rank 1 talks to rank 3; there are ranks 0 to 2.",
-    "broadcast/everybody_receives": "Deadlock: the ranks wait for each other, and nobody can go on.",
-    "broadcast/sends_too_early": "It has rank 1's numbers; rank 0 is the one that knows.",
-    "scatter/scatters_everything": "That is all of them: rank r gets chunk r.",
-    "scatter/sends_whole_cuts_later": "The whole array goes to every rank: send each its chunk only.",
-    "scatter/cuts_its_own": "That is a piece of its own array; the numbers are rank 0's.",
-    "scatter/sends_to_itself": "rank 0 talks to itself.",
-    "scatter/off_by_one": "That is the chunk of the rank before it.",
-    "scatter/rank_0_leaves_early": None,
-    "scatter/view": "Right values, but it returns a view: what it returns shares memory with its input, so changing one changes the other. Return an array of its own: a copy.",
-    "gather/without_rank_0": "Rank 0's own part is missing: it sends no message to itself.",
-    "gather/everybody_returns": "Only rank 0 has it all; the others return None.",
-    "gather/receives_from_the_wrong_end": "Deadlock: a message that nobody takes, or that nobody sends.",
-    "gather/what_arrived_is_lost": "Rank 0 leaves with chunk 0, chunk 1, ... one after the other.",
-    "gather/own_only": "That is its own part only.",
-    "gather/room_for_its_own_size": "rank 1 sends 3 numbers of float64 to rank 0, which made room for 2 of float64.",
-    "gather/gathers_in_float64": "rank 1 sends 2 numbers of float32 to rank 0, which made room for 2 of float64. float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like.",
-    "gather/gathers_in_empty_float64": "rank 1 sends 2 numbers of float32 to rank 0, which made room for 2 of float64. float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like.",
-    "reduce_scatter/starts_one_chunk_late": "Off by 1: rank 0 leaves with the sum of chunk 1. Chunk 0 must end here, so where does it start?",
-    "reduce_scatter/forwards_without_adding": "Rank 0 leaves with a sum that lacks the numbers of rank 0.",
-    "reduce_scatter/forwards_its_own_only": "Rank 0 leaves with a sum that lacks the numbers of rank 1 and 2.",
-    "reduce_scatter/one_step_short": "Rank 0 leaves with a sum that lacks the numbers of rank 1.",
-    "reduce_scatter/to_the_left": "Wrong neighbour: rank 0 sends to rank 3, its left one. In a ring each rank sends to (rank + 1) % size only.",
-    "reduce_scatter/from_the_wrong_side": "Deadlock: the ranks wait for each other, and nobody can go on.",
-    "reduce_scatter/receives_over_what_it_sends": "rank 0 receives into memory that it is sending: what arrives would overwrite what has not left yet.",
-    "reduce_scatter/arrives_over_its_own": "Rank 0 leaves with a sum that lacks the numbers of rank 0.",
-    "reduce_scatter/whole_arrays_travel": "The whole array travels in every step: one chunk is enough.",
-    "reduce_scatter/sends_then_receives": "Deadlock: the ranks wait for each other, and nobody can go on.",
-    "reduce_scatter/adds_into_its_input": None,
-    "reduce_scatter/mean_already": "That is the mean; here we want the sum.",
-    "all_gather/always_sends_its_own": "Rank 0 has no right chunk 1: which one do you send in each step, and where do you put what arrives?",
-    "all_gather/one_step_short_gather": "Rank 0 has no right chunk 1: which one do you send in each step, and where do you put what arrives?",
-    "all_gather/two_ranks_wait_for_one_side": "Deadlock: the ranks wait for each other, and nobody can go on.",
-    "all_gather/gathers_leftwards": "Wrong neighbour: rank 0 sends to rank 2, its left one. In a ring each rank sends to (rank + 1) % size only.",
-    "all_gather/whole_arrays_go_round": "The whole array travels in every step: one chunk is enough.",
-    "all_gather/forgets_what_arrives": "That is its own part only.",
-    "all_gather/chunk_into_itself": "rank 0 receives into memory that it is sending: what arrives would overwrite what has not left yet.",
-    "all_gather/goes_round_in_float64": "float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like.",
-    "all_gather/n_steps": "One step too many: after n - 1 steps everything has been everywhere.",
-    "ring_all_reduce/divides_by_the_length": "Divided by the length of the array: the mean is over the ranks, comm.size of them.",
-    "ring_all_reduce/length_of_the_part": "It calls all_gather with something that it cannot use: all_gather takes (part, N, comm), with N = len(x_N).",
-    "ring_all_reduce/forgets_to_divide": "Forgot to divide: this is the sum.",
-    "ring_all_reduce/always_divides": "Divided though mean=False: here we want the sum.",
-    "ring_all_reduce/divides_twice": "Divided twice.",
-    "ring_all_reduce/only_the_first_half": "That is its own chunk of the sum: the second half is missing.",
-    "ring_all_reduce/through_rank_0": "Wrong neighbour: rank 1 sends to rank 0, its left one. In a ring each rank sends to (rank + 1) % size only.",
-    "ring_all_reduce/whole_buffers_in_a_ring": "Whole arrays went round the ring: cut them first.",
-    "ring_all_reduce/in_double": "float32 goes in, so float32 comes out: gradients would double their bytes.",
-    "ring_all_reduce/without_its_length": "rank 1 sends 2 numbers of float64 to rank 2, which made room for 3 of float64.",
-    "doubling_all_reduce/round_a_ring": "Ranks 0 and 1 leave with sums that differ in the last digit: each adds in another order. Swap in pairs (rank ^ distance): a + b = b + a, exactly.",
-    "doubling_all_reduce/distance_grows_by_one": "Rank 0 leaves with a sum that has rank 0 and 1 and 2 and 3 too often.",
-    "doubling_all_reduce/sends_its_own_only": "Rank 0 leaves with a sum that lacks the numbers of rank 3.",
-    "doubling_all_reduce/partner_by_addition": "Deadlock: the ranks wait for each other, and nobody can go on.",
-    "doubling_all_reduce/everybody_with_everybody": "Right, but slow: each exchange should double how many ranks' numbers you hold.",
-    "doubling_all_reduce/into_what_it_sends": "rank 0 receives into memory that it is sending: what arrives would overwrite what has not left yet.",
-    "doubling_all_reduce/first_round_only": "Rank 0 leaves with a sum that lacks the numbers of rank 2 and 3.",
-    "fit/unweighted": "Plain least squares: the largest times decide alone, and alpha is noise. Divide each equation by its seconds.",
-    "fit/swapped": "alpha and beta are swapped.",
-    "fit/bandwidth": "beta is seconds a byte; this is bytes a second.",
-    "fit/first_and_last": "Two points make a line, but then two measurements decide.",
-    "fit/half_weighted": "Weighted by the root of the seconds: divide by the seconds themselves.",
-    "fit/only_alpha": "It should return two numbers, alpha and beta.",
-    "cost/one_half": "Only one half: reduce-scatter and all-gather take n - 1 rounds each.",
-    "cost/whole_buffer": "In a ring a message is a chunk, 1/n of the buffer.",
-    "cost/one_alpha": "The bytes are right, but every round pays alpha.",
-    "cost/n_rounds": "One round too many in each half: n - 1, not n.",
-    "cost/natural_log": "Doublings are counted by log2, not by the natural logarithm.",
-    "cost/chunks_in_doubling": "In doubling every exchange carries the whole buffer.",
-    "cost/half_a_star": "Through rank 0: it receives n - 1 and then sends n - 1.",
-    "cost/bytes_over_beta": "It divides by zero. alpha is seconds and beta is seconds a byte: a message takes alpha + beta * bytes, and nothing is divided by them.",
-    "choose/any_number_of_ranks": "6 is no power of two: doubling has no partner for everybody there.",
-    "choose/always_ring": "The ring takes 0.000602 s, doubling 0.000202 s.",
-    "choose/fixed_threshold": "The ring takes 0.1002 s, doubling 0.1001 s.",
-    "choose/the_dearer": "The ring takes 0.000602 s, doubling 0.000202 s.",
-    "choose/the_seconds": "It should return 'ring' or 'doubling'.",
-    "choose/by_bytes_alone": "The ring takes 0.000602 s, doubling 0.000202 s.",
-}
-
-
-class _Made:
-    "Slips made in a loop, or plain values."
-
-    def add(self, exercise, name, answer, says=None):
-        ex.chapter.exercises[exercise].slip(SAID.get(f"{exercise}/{name}") or "")(
-            answer
-        )
-
-    def value(self, exercise, answer, says=None):
-        self.add(exercise, repr(answer), answer, says)
-
-    def __call__(self, exercise, says=None):
-        return lambda made: self.add(exercise, made.__name__, made, says)
-
-
-wrong = _Made()
-
 
 # ---- pass_right ----
 
@@ -172,6 +45,11 @@ def stays(held):
     return list(held)
 
 
+@ex.pass_right.slip("Two ranks may hold equal numbers: go by place, not by value.")
+def by_value(held):
+    return [held[held.index(x) - 1] for x in held]
+
+
 @ex.pass_right.slip(told="is a `return` missing?")
 def forgets_return(held):
     [held[-1], *held[:-1]]
@@ -186,7 +64,7 @@ def drops_the_rest(N, n):
 
 
 @ex.cut.slip(
-    "Unequal: the ring waits for its largest chunk, so sizes may differ by 1 at most."
+    "Unequal: the last chunk takes the whole rest, and the ring waits for its largest chunk. Sizes may differ by 1 at most."
 )
 def rest_to_the_last(N, n):
     size = N // n
@@ -194,25 +72,25 @@ def rest_to_the_last(N, n):
 
 
 @ex.cut.slip(
-    "Unequal: the ring waits for its largest chunk, so sizes may differ by 1 at most."
+    "Unequal: with every size rounded up, little is left for the last. Sizes may differ by 1 at most."
 )
 def rounds_up(N, n):
     size = math.ceil(N / n)
     return [slice(min(i * size, N), min((i + 1) * size, N)) for i in range(n)]
 
 
-@ex.cut.slip("A number is in two chunks.")
+@ex.cut.slip("The number at a border is in two chunks: slice(a, b) ends before b.")
 def one_too_far(N, n):
     ends = [N * i // n for i in range(n + 1)]
     return [slice(a, b + 1) for a, b in zip(ends, ends[1:])]
 
 
-@ex.cut.slip("3 chunks for 4 ranks.")
+@ex.cut.slip("Chunks of n numbers each: n is the number of chunks.")
 def size_for_number(N, n):
     return [slice(i, i + n) for i in range(0, N, n)]
 
 
-@ex.cut.slip("It should return slices: slice(start, stop).")
+@ex.cut.slip("These are pairs; an array takes slices: slice(start, stop).")
 def pairs(N, n):
     return [(N * i // n, N * (i + 1) // n) for i in range(n)]
 
@@ -222,10 +100,17 @@ def backwards(N, n):
     return right_cut(N, n)[::-1]
 
 
+@ex.cut.slip("Dealt like cards, every n-th number: a chunk is a row of neighbours.")
+def every_nth(N, n):
+    return [slice(i, N, n) for i in range(n)]
+
+
 # ---- shift ----
 
 
-@ex.shift.slip("Deadlock: the ranks wait for each other, and nobody can go on.")
+@ex.shift.slip(
+    "Deadlock: all send first, and nobody receives. Some must do it the other way round."
+)
 def all_send_first(x, comm):
     y = np.empty_like(x)
     comm.send(x, (comm.rank + 1) % comm.size)
@@ -233,7 +118,9 @@ def all_send_first(x, comm):
     return y
 
 
-@ex.shift.slip(told="waits to receive from rank")
+@ex.shift.slip(
+    "Deadlock: all receive first, and nobody sends. Some must do it the other way round."
+)
 def all_receive_first(x, comm):
     y = np.empty_like(x)
     comm.recv(y, (comm.rank - 1) % comm.size)
@@ -277,9 +164,7 @@ def one_rank_breaks_the_ring(x, comm):
     return y
 
 
-@ex.shift.slip(
-    "rank 0 talks to rank -1; there are ranks 0 to 1. Round the ring with % size."
-)
+@ex.shift.slip("Rank 0's left neighbour is the last rank: round the ring with % size.")
 def no_wrap(x, comm):
     y = np.empty_like(x)
     if comm.rank % 2 == 0:
@@ -336,24 +221,20 @@ def _even_odd(x, y, comm):
 
 
 @ex.shift.slip(
-    "rank 0 sends 4 numbers of float32 to rank 1, which made room for 4 of float64. float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like."
+    "np.empty(N) makes room for float64, whatever comes: np.empty_like(x_N) has its dtype."
 )
 def room_in_float64(x, comm):
     return _even_odd(x, np.empty(len(x)), comm)
 
 
-@ex.shift.slip(
-    "It calls comm.sendrecv: this one is to be done with send and recv alone."
-)
+@ex.shift.slip("It calls comm.sendrecv: here send and recv alone do it.")
 def by_sendrecv(x, comm):
     y, n = np.empty_like(x), comm.size
     comm.sendrecv(x, (comm.rank + 1) % n, y, (comm.rank - 1) % n)
     return y
 
 
-@ex.shift.slip(
-    "rank 1 talks to rank 2; there are ranks 0 to 1. Round the ring with % size."
-)
+@ex.shift.slip("The last rank's right neighbour is rank 0: round the ring with % size.")
 def off_the_end(x, comm):
     comm.send(x, comm.rank + 1)
 
@@ -367,9 +248,7 @@ def returns_its_input(x, comm):
 # ---- broadcast ----
 
 
-@ex.broadcast.slip(
-    "Right values, but it returns a view: what it returns shares memory with its input, so changing one changes the other. Return an array of its own: a copy."
-)
+@ex.broadcast.slip(told="returns a view")
 def rank_0_returns_its_input(x, comm):
     y, reach = x if comm.rank == 0 else np.empty_like(x), 1
     while reach < comm.size:
@@ -428,7 +307,9 @@ def forgotten(x, comm):
     return x.copy()
 
 
-@ex.broadcast.slip("rank 1 talks to rank 3; there are ranks 0 to 2.")
+@ex.broadcast.slip(
+    "In the last round some partners do not exist: send only where rank + reach < size."
+)
 def only_powers_of_two(x, comm):
     y, reach = x.copy(), 1
     while reach < comm.size:
@@ -440,7 +321,9 @@ def only_powers_of_two(x, comm):
     return y
 
 
-@ex.broadcast.slip("Deadlock: the ranks wait for each other, and nobody can go on.")
+@ex.broadcast.slip(
+    "Deadlock: ranks receive before their round has come. Only those with reach <= rank < 2 * reach do."
+)
 def everybody_receives(x, comm):
     y, reach = x.copy(), 1
     while reach < comm.size:
@@ -452,7 +335,7 @@ def everybody_receives(x, comm):
     return y
 
 
-@ex.broadcast.slip("It has rank 1's numbers; rank 0 is the one that knows.")
+@ex.broadcast.slip("Rank 1 passes its own numbers on, not those that it has received.")
 def sends_too_early(x, comm):
     y, reach = x.copy(), 1
     while reach < comm.size:
@@ -461,6 +344,32 @@ def sends_too_early(x, comm):
         elif reach <= comm.rank < 2 * reach:
             comm.recv(y, comm.rank - reach)
         reach *= 2
+    return y
+
+
+@ex.broadcast.slip("It counts numbers, not ranks: while reach < comm.size.")
+def counts_numbers(x, comm):
+    y, reach = x.copy(), 1
+    while reach < len(x):
+        if comm.rank < reach and comm.rank + reach < comm.size:
+            comm.send(y, comm.rank + reach)
+        elif reach <= comm.rank < 2 * reach:
+            comm.recv(y, comm.rank - reach)
+        reach *= 2
+    return y
+
+
+@ex.broadcast.slip(
+    "The last rank tells rank 0, which knew it first: n - 1 messages are enough."
+)
+def round_and_back(x, comm):
+    y = x.copy()
+    if comm.rank > 0:
+        comm.recv(y, comm.rank - 1)
+    if comm.size > 1:
+        comm.send(y, (comm.rank + 1) % comm.size)
+    if comm.rank == 0 and comm.size > 1:
+        comm.recv(np.empty_like(y), comm.size - 1)
     return y
 
 
@@ -494,7 +403,7 @@ def cuts_its_own(x, comm):
     return x[right_cut(len(x), comm.size)[comm.rank]].copy()
 
 
-@ex.scatter.slip("rank 0 talks to itself.")
+@ex.scatter.slip("Rank 0 sends a message to itself: it keeps its own chunk.")
 def sends_to_itself(x, comm):
     chunks = right_cut(len(x), comm.size)
     mine = np.empty_like(x[chunks[comm.rank]])
@@ -505,7 +414,7 @@ def sends_to_itself(x, comm):
     return mine
 
 
-@ex.scatter.slip("That is the chunk of the rank before it.")
+@ex.scatter.slip("That is the chunk of the rank before it: rank r gets chunk r.")
 def off_by_one(x, comm):
     chunks = right_cut(len(x), comm.size)
     if comm.rank == 0:
@@ -517,7 +426,23 @@ def off_by_one(x, comm):
     return mine
 
 
-@ex.scatter.slip(told="which has returned")
+@ex.scatter.slip(
+    "N // n numbers each leave the last ones out: cut says which chunk is whose."
+)
+def equal_chunks(x, comm):
+    size = len(x) // comm.size
+    mine = x[:size].copy()
+    if comm.rank > 0:
+        comm.recv(mine, 0)
+        return mine
+    for to in range(1, comm.size):
+        comm.send(x[to * size : (to + 1) * size], to)
+    return mine
+
+
+@ex.scatter.slip(
+    "Rank 0 returns before it has sent anything: the others wait for ever."
+)
 def rank_0_leaves_early(x, comm):
     chunks = right_cut(len(x), comm.size)
     if comm.rank == 0:
@@ -527,9 +452,7 @@ def rank_0_leaves_early(x, comm):
     return mine
 
 
-@ex.scatter.slip(
-    "Right values, but it returns a view: what it returns shares memory with its input, so changing one changes the other. Return an array of its own: a copy."
-)
+@ex.scatter.slip(told="returns a view")
 def view(x, comm):
     chunks = right_cut(len(x), comm.size)
     if comm.rank == 0:
@@ -562,12 +485,17 @@ def without_rank_0(part, N, comm):
     return _gather(part, N, comm, own=False)
 
 
+@ex.gather.slip("Parts stand in the order 0, 3, 2, 1: rank r's belongs at chunk r.")
+def in_another_order(part, N, comm):
+    return _gather(part, N, comm, order=lambda source, n: n - source)
+
+
 @ex.gather.slip("Only rank 0 has it all; the others return None.")
 def everybody_returns(part, N, comm):
     return _gather(part, N, comm, all_return=True)
 
 
-@ex.gather.slip("Deadlock: a message that nobody takes, or that nobody sends.")
+@ex.gather.slip("Rank 0 receives from one rank too few: range(1, comm.size).")
 def receives_from_the_wrong_end(part, N, comm):
     if comm.rank:
         comm.send(part, 0)
@@ -578,7 +506,7 @@ def receives_from_the_wrong_end(part, N, comm):
     return y
 
 
-@ex.gather.slip("Rank 0 leaves with chunk 0, chunk 1, ... one after the other.")
+@ex.gather.slip("What arrives lands in a copy: receive into y_N[chunk] itself.")
 def what_arrived_is_lost(part, N, comm):
     if comm.rank:
         comm.send(part, 0)
@@ -601,7 +529,7 @@ def own_only(part, N, comm):
 
 
 @ex.gather.slip(
-    "rank 1 sends 3 numbers of float64 to rank 0, which made room for 2 of float64."
+    "Not all chunks are as large as rank 0's: cut says how much room each needs."
 )
 def room_for_its_own_size(part, N, comm):
     if comm.rank:
@@ -615,14 +543,14 @@ def room_for_its_own_size(part, N, comm):
 
 
 @ex.gather.slip(
-    "rank 1 sends 2 numbers of float32 to rank 0, which made room for 2 of float64. float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like."
+    "np.empty(N) and np.zeros(N) make float64, whatever comes: give them part.dtype."
 )
 def gathers_in_float64(part, N, comm):
     return _gather(part, N, comm)
 
 
 @ex.gather.slip(
-    "rank 1 sends 2 numbers of float32 to rank 0, which made room for 2 of float64. float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like."
+    "np.empty(N) and np.zeros(N) make float64, whatever comes: give them part.dtype."
 )
 def gathers_in_empty_float64(part, N, comm):
     if comm.rank:
@@ -654,19 +582,19 @@ def _ring_sum(x, comm, start=1, steps=None, to=1, add=True, forward=True, whole=
 
 
 @ex.reduce_scatter.slip(
-    "Off by 1: rank 0 leaves with the sum of chunk 1. Chunk 0 must end here, so where does it start?"
+    "Off by one: rank 0 leaves with the sum of chunk 1. Chunk 0 must end here, so it starts with the right neighbour."
 )
 def starts_one_chunk_late(x, comm):
     return _ring_sum(x, comm, start=0)
 
 
-@ex.reduce_scatter.slip("Rank 0 leaves with a sum that lacks the numbers of rank 0.")
+@ex.reduce_scatter.slip("Nothing is added: what arrives is passed on as it came.")
 def forwards_without_adding(x, comm):
     return _ring_sum(x, comm, add=False)
 
 
 @ex.reduce_scatter.slip(
-    "Rank 0 leaves with a sum that lacks the numbers of rank 1 and 2."
+    "Each rank sends its own numbers only: pass on the sum that came, with yours added."
 )
 def forwards_its_own_only(x, comm):
     n, rank = comm.size, comm.rank
@@ -679,7 +607,9 @@ def forwards_its_own_only(x, comm):
     return total + arriving if len(arriving) == len(total) else total
 
 
-@ex.reduce_scatter.slip("Rank 0 leaves with a sum that lacks the numbers of rank 1.")
+@ex.reduce_scatter.slip(
+    "One step short: a sum over n ranks takes n - 1 steps, the first with chunk r - 1."
+)
 def one_step_short(x, comm):
     n, rank = comm.size, comm.rank
     chunks = right_cut(len(x), n)
@@ -692,9 +622,7 @@ def one_step_short(x, comm):
     return partial
 
 
-@ex.reduce_scatter.slip(
-    "Wrong neighbour: rank 0 sends to rank 3, its left one. In a ring each rank sends to (rank + 1) % size only."
-)
+@ex.reduce_scatter.slip("To the left: in a ring each rank sends to (rank + 1) % size.")
 def to_the_left(x, comm):
     n, rank = comm.size, comm.rank
     chunks = right_cut(len(x), n)
@@ -708,7 +636,7 @@ def to_the_left(x, comm):
 
 
 @ex.reduce_scatter.slip(
-    "Deadlock: the ranks wait for each other, and nobody can go on."
+    "Deadlock: it sends to the right and receives from the right. What comes, comes from the left."
 )
 def from_the_wrong_side(x, comm):
     n, rank = comm.size, comm.rank
@@ -723,7 +651,7 @@ def from_the_wrong_side(x, comm):
 
 
 @ex.reduce_scatter.slip(
-    "rank 0 receives into memory that it is sending: what arrives would overwrite what has not left yet."
+    "It receives into the chunk that it is sending: what arrives needs room of its own."
 )
 def receives_over_what_it_sends(x, comm):
     n, rank = comm.size, comm.rank
@@ -734,7 +662,7 @@ def receives_over_what_it_sends(x, comm):
     return y[chunks[rank]].copy()
 
 
-@ex.reduce_scatter.slip("Rank 0 leaves with a sum that lacks the numbers of rank 0.")
+@ex.reduce_scatter.slip("Nothing is added: what arrives is passed on as it came.")
 def arrives_over_its_own(x, comm):
     n, rank = comm.size, comm.rank
     chunks, y = right_cut(len(x), n), x.copy()
@@ -752,7 +680,7 @@ def whole_arrays_travel(x, comm):
 
 
 @ex.reduce_scatter.slip(
-    "Deadlock: the ranks wait for each other, and nobody can go on."
+    "Deadlock: all send first, and nobody receives. comm.sendrecv does both at once."
 )
 def sends_then_receives(x, comm):
     n, rank = comm.size, comm.rank
@@ -786,6 +714,13 @@ def mean_already(x, comm):
     return right_reduce_scatter(x, comm) / comm.size
 
 
+@ex.reduce_scatter.slip(told="returns a view")
+def view_on_one_rank(x, comm):
+    if comm.size == 1:
+        return x[:]
+    return right_reduce_scatter(x, comm)
+
+
 # ---- all_gather ----
 
 
@@ -803,7 +738,7 @@ def _go_round(part, N, comm, send=0, put=1, to=1, steps=None):
 
 
 @ex.all_gather.slip(
-    "Rank 0 has no right chunk 1: which one do you send in each step, and where do you put what arrives?"
+    "It sends its own chunk in every step: pass on the one that came last."
 )
 def always_sends_its_own(part, N, comm):
     n, rank = comm.size, comm.rank
@@ -817,14 +752,14 @@ def always_sends_its_own(part, N, comm):
     return y
 
 
-@ex.all_gather.slip(
-    "Rank 0 has no right chunk 1: which one do you send in each step, and where do you put what arrives?"
-)
+@ex.all_gather.slip("One step short: every chunk needs n - 1 steps to reach everybody.")
 def one_step_short_gather(part, N, comm):
     return _go_round(part, N, comm, steps=lambda n: n - 2)
 
 
-@ex.all_gather.slip("Deadlock: the ranks wait for each other, and nobody can go on.")
+@ex.all_gather.slip(
+    "Deadlock: all send first, and nobody receives. comm.sendrecv does both at once."
+)
 def two_ranks_wait_for_one_side(part, N, comm):
     n, rank = comm.size, comm.rank
     chunks, y = right_cut(N, n), np.zeros(N)
@@ -835,9 +770,7 @@ def two_ranks_wait_for_one_side(part, N, comm):
     return y
 
 
-@ex.all_gather.slip(
-    "Wrong neighbour: rank 0 sends to rank 2, its left one. In a ring each rank sends to (rank + 1) % size only."
-)
+@ex.all_gather.slip("To the left: in a ring each rank sends to (rank + 1) % size.")
 def gathers_leftwards(part, N, comm):
     n, rank = comm.size, comm.rank
     chunks, y = right_cut(N, n), np.zeros(N)
@@ -868,7 +801,7 @@ def forgets_what_arrives(part, N, comm):
 
 
 @ex.all_gather.slip(
-    "rank 0 receives into memory that it is sending: what arrives would overwrite what has not left yet."
+    "It receives into the chunk that it is sending: from the left comes chunk rank - step - 1."
 )
 def chunk_into_itself(part, N, comm):
     n, rank = comm.size, comm.rank
@@ -880,9 +813,7 @@ def chunk_into_itself(part, N, comm):
     return y
 
 
-@ex.all_gather.slip(
-    "float32 goes in, so float32 comes out: np.empty(N) makes float64, whatever comes; give it a dtype, or use np.empty_like."
-)
+@ex.all_gather.slip("np.zeros(N) makes float64, whatever comes: give it part.dtype.")
 def goes_round_in_float64(part, N, comm):
     return _go_round(part, N, comm)
 
@@ -892,6 +823,13 @@ def goes_round_in_float64(part, N, comm):
 )
 def n_steps(part, N, comm):
     return _go_round(part, N, comm, steps=lambda n: n)
+
+
+@ex.all_gather.slip(
+    "What arrives goes to the wrong place: from the left comes chunk rank - step - 1."
+)
+def puts_it_elsewhere(part, N, comm):
+    return _go_round(part, N, comm, put=2)
 
 
 # ---- ring_all_reduce ----
@@ -905,12 +843,23 @@ def divides_by_the_length(x, comm, mean=False):
     return right_all_gather(part / len(x) if mean else part, len(x), comm)
 
 
+def _plain_all_gather(part, N, comm):
+    "all_gather as readers write it: NumPy refuses what does not fit."
+    n, rank = comm.size, comm.rank
+    chunks, y = right_cut(N, n), np.empty(N, part.dtype)
+    y[chunks[rank]] = part
+    for step in range(n - 1):
+        leaving, arriving = chunks[(rank - step) % n], chunks[(rank - step - 1) % n]
+        comm.sendrecv(y[leaving], (rank + 1) % n, y[arriving], (rank - 1) % n)
+    return y
+
+
 @ex.ring_all_reduce.slip(
-    "It calls all_gather with something that it cannot use: all_gather takes (part, N, comm), with N = len(x_N)."
+    "all_gather takes (part, N, comm), with N = len(x_N), not len(part)."
 )
 def length_of_the_part(x, comm, mean=False):
     part = right_reduce_scatter(x, comm) / (comm.size if mean else 1)
-    return right_all_gather(part, len(part), comm)
+    return _plain_all_gather(part, len(part), comm)
 
 
 @ex.ring_all_reduce.slip("Forgot to divide: this is the sum.")
@@ -939,7 +888,7 @@ def only_the_first_half(x, comm, mean=False):
 
 
 @ex.ring_all_reduce.slip(
-    "Wrong neighbour: rank 1 sends to rank 0, its left one. In a ring each rank sends to (rank + 1) % size only."
+    "By way of rank 0, which does everybody's work. In a ring each rank sends to (rank + 1) % size."
 )
 def through_rank_0(x, comm, mean=False):
     y, theirs = x.copy(), np.empty_like(x)
@@ -974,7 +923,7 @@ def in_double(x, comm, mean=False):
 
 
 @ex.ring_all_reduce.slip(
-    "rank 1 sends 2 numbers of float64 to rank 2, which made room for 3 of float64."
+    "all_gather wants N = len(x_N): len(part) * n is another number where N does not divide."
 )
 def without_its_length(x, comm, mean=False):
     part = right_reduce_scatter(x, comm) / (comm.size if mean else 1)
@@ -995,14 +944,14 @@ def _doubling(x, comm, partner, grow=lambda d: 2 * d, keep=True):
 
 
 @ex.doubling_all_reduce.slip(
-    "Ranks 0 and 1 leave with sums that differ in the last digit: each adds in another order. Swap in pairs (rank ^ distance): a + b = b + a, exactly."
+    "Round a ring each rank adds in another order, so the last digits differ. Swap in pairs (rank ^ distance): a + b = b + a, exactly."
 )
 def round_a_ring(x, comm):
     return _doubling(x, comm, lambda r, d, n: ((r + d) % n, (r - d) % n))
 
 
 @ex.doubling_all_reduce.slip(
-    "Rank 0 leaves with a sum that has rank 0 and 1 and 2 and 3 too often."
+    "Distances 1, 2, 3 count ranks twice: they double, 1, 2, 4 ..."
 )
 def distance_grows_by_one(x, comm):
     return _doubling(
@@ -1011,7 +960,7 @@ def distance_grows_by_one(x, comm):
 
 
 @ex.doubling_all_reduce.slip(
-    "Rank 0 leaves with a sum that lacks the numbers of rank 3."
+    "It sends its own numbers in every exchange: swap the sum so far."
 )
 def sends_its_own_only(x, comm):
     y, theirs, distance = x.copy(), np.empty_like(x), 1
@@ -1022,7 +971,7 @@ def sends_its_own_only(x, comm):
 
 
 @ex.doubling_all_reduce.slip(
-    "Deadlock: the ranks wait for each other, and nobody can go on."
+    "Deadlock: rank + distance is nobody's partner back. rank ^ distance is."
 )
 def partner_by_addition(x, comm):
     return _doubling(x, comm, lambda r, d, n: ((r + d) % n, (r + d) % n))
@@ -1040,7 +989,7 @@ def everybody_with_everybody(x, comm):
 
 
 @ex.doubling_all_reduce.slip(
-    "rank 0 receives into memory that it is sending: what arrives would overwrite what has not left yet."
+    "It receives into what it is sending: what arrives needs an array of its own."
 )
 def into_what_it_sends(x, comm):
     y, distance = x.copy(), 1
@@ -1051,7 +1000,7 @@ def into_what_it_sends(x, comm):
 
 
 @ex.doubling_all_reduce.slip(
-    "Rank 0 leaves with a sum that lacks the numbers of rank 2 and 3."
+    "One exchange only: go on at twice the distance until everybody is in the sum."
 )
 def first_round_only(x, comm):
     return _doubling(x, comm, lambda r, d, n: (r ^ d, r ^ d), lambda d: 1000)
@@ -1091,6 +1040,27 @@ def half_weighted(size, seconds):
     return tuple(np.linalg.lstsq(A, seconds**0.5, rcond=None)[0])
 
 
+@ex.fit.slip("Weighted twice: divide by the seconds, not by their square.")
+def weighted_twice(size, seconds):
+    beta, alpha = np.polyfit(size, seconds, 1, w=seconds**-2)
+    return alpha, beta
+
+
+@ex.fit.slip("A line through logarithms is a power law: alpha + beta * bytes is none.")
+def power_law(size, seconds):
+    slope, start = np.polyfit(np.log(size), np.log(seconds), 1)
+    return np.exp(start), slope
+
+
+@ex.fit.slip(
+    "Above a second the equations are not divided: every one is, by its own seconds."
+)
+def weights_below_a_second(size, seconds):
+    weight = 1 / np.minimum(seconds, 1.0)
+    beta, alpha = np.polyfit(size, seconds, 1, w=weight)
+    return alpha, beta
+
+
 @ex.fit.slip("It should return two numbers, alpha and beta.")
 def only_alpha(size, seconds):
     return right_fit(size, seconds)[0]
@@ -1099,57 +1069,68 @@ def only_alpha(size, seconds):
 # ---- cost ----
 
 
-def _costs(star=None, ring=None, doubling=None):
-    right = {
+def _costs(**wrong):
+    "A cost function with one wrong rule."
+    rules = {
         "star": lambda n, B, a, b: 2 * (n - 1) * (a + b * B),
         "ring": lambda n, B, a, b: 2 * (n - 1) * (a + b * B / n),
         "doubling": lambda n, B, a, b: math.log2(n) * (a + b * B),
     }
-    given = {"star": star, "ring": ring, "doubling": doubling}
-    rules = {name: given[name] or right[name] for name in right}
-    return lambda name, n, size, alpha, beta: rules[name](n, size, alpha, beta)
+    return lambda name, *args: {**rules, **wrong}[name](*args)
 
 
-def _add_cost(name, says, **rules):
-    wrong.add("cost", name, _costs(**rules), says)
-
-
-_add_cost(
-    "one_half", "Only one half", ring=lambda n, B, a, b: (n - 1) * (a + b * B / n)
-)
-_add_cost(
-    "whole_buffer",
-    "a message is a chunk",
-    ring=lambda n, B, a, b: 2 * (n - 1) * (a + b * B),
-)
-_add_cost(
-    "one_alpha",
-    "every round pays alpha",
-    ring=lambda n, B, a, b: a + b * 2 * (n - 1) * B / n,
-)
-_add_cost("n_rounds", "n - 1, not n", ring=lambda n, B, a, b: 2 * n * (a + b * B / n))
-_add_cost(
-    "natural_log",
-    "not by the natural",
-    doubling=lambda n, B, a, b: math.log(n) * (a + b * B),
-)
-_add_cost(
-    "chunks_in_doubling",
-    "carries the whole buffer",
-    doubling=lambda n, B, a, b: math.log2(n) * (a + b * B / n),
-)
-_add_cost(
-    "half_a_star",
-    "receives n - 1 and then sends",
-    star=lambda n, B, a, b: (n - 1) * (a + b * B),
-)
-
-
-_add_cost(
-    "bytes_over_beta",
-    "beta is seconds a byte",
-    ring=lambda n, B, a, b: 2 * (n - 1) * (a + B / n / b),
-)
+for sentence, answer in {
+    "Only one half: reduce-scatter and all-gather take n - 1 rounds each.": _costs(
+        ring=lambda n, B, a, b: (n - 1) * (a + b * B / n)
+    ),
+    "In a ring a message is a chunk, 1/n of the buffer.": _costs(
+        ring=lambda n, B, a, b: 2 * (n - 1) * (a + b * B)
+    ),
+    "The ring's bytes are right, but every round pays alpha.": _costs(
+        ring=lambda n, B, a, b: a + b * 2 * (n - 1) * B / n
+    ),
+    "Doubling's bytes are right, but every round pays alpha.": _costs(
+        doubling=lambda n, B, a, b: a + b * math.log2(n) * B
+    ),
+    "One round too many in each half: n - 1, not n.": _costs(
+        ring=lambda n, B, a, b: 2 * n * (a + b * B / n)
+    ),
+    "The ring's bytes are divided by n - 1: a chunk is 1/n of the buffer.": _costs(
+        ring=lambda n, B, a, b: 2 * (n - 1) * (a + b * B / (n - 1))
+    ),
+    "Doublings are counted by log2, not by the natural logarithm.": _costs(
+        doubling=lambda n, B, a, b: math.log(n) * (a + b * B)
+    ),
+    "Doubling takes log2 n rounds, not n - 1: what you hold doubles each time.": _costs(
+        doubling=lambda n, B, a, b: (n - 1) * (a + b * B)
+    ),
+    "In doubling every exchange carries the whole buffer.": _costs(
+        doubling=lambda n, B, a, b: math.log2(n) * (a + b * B / n)
+    ),
+    "Doubling swaps in both directions at once: an exchange is one round, not two.": _costs(
+        doubling=lambda n, B, a, b: 2 * math.log2(n) * (a + b * B)
+    ),
+    "Through rank 0: it receives n - 1 and then sends n - 1.": _costs(
+        star=lambda n, B, a, b: (n - 1) * (a + b * B)
+    ),
+    "Rank 0 sends the whole buffer, not 1/n of it.": _costs(
+        star=lambda n, B, a, b: 2 * (n - 1) * (a + b * B / n)
+    ),
+    "Rank 0 sends nothing to itself: n - 1 others, not n.": _costs(
+        star=lambda n, B, a, b: 2 * n * (a + b * B)
+    ),
+    "It divides by zero. beta is seconds per byte: a message takes alpha + beta * bytes, "
+    "and nothing is divided by them.": _costs(
+        ring=lambda n, B, a, b: 2 * (n - 1) * (a + B / n / b)
+    ),
+    "// drops what is left over: 10,000,001 bytes on 8 ranks are 1,250,000.125 each.": _costs(
+        ring=lambda n, B, a, b: 2 * (n - 1) * (a + b * (B // n))
+    ),
+    "A figure asks for many sizes at once: int() takes one number, not an array.": _costs(
+        star=lambda n, B, a, b: 2 * (n - 1) * (a + b * int(B))
+    ),
+}.items():
+    ex.cost.slip(sentence)(answer)
 
 
 # ---- choose ----
@@ -1160,37 +1141,54 @@ def _faster(n, size, alpha, beta):
     return "doubling" if math.log2(n) * (alpha + beta * size) <= ring else "ring"
 
 
-@ex.choose.slip("6 is no power of two: doubling has no partner for everybody there.")
+@ex.choose.slip("5 is no power of two: doubling has no partner for everybody there.")
 def any_number_of_ranks(n, size, alpha, beta):
     return _faster(n, size, alpha, beta)
 
 
-@ex.choose.slip("The ring takes 0.000602 s, doubling 0.000202 s.")
+@ex.choose.slip(
+    "6 is even and no power of two: n & (n - 1) is 0 for powers of two only."
+)
+def even_is_enough(n, size, alpha, beta):
+    return "ring" if n % 2 else _faster(n, size, alpha, beta)
+
+
+@ex.choose.slip("Always the ring: where messages are small, doubling has fewer rounds.")
 def always_ring(n, size, alpha, beta):
     return "ring"
 
 
-@ex.choose.slip("The ring takes 0.1002 s, doubling 0.1001 s.")
+@ex.choose.slip(
+    "A fixed size decides. It depends on the wire and on n: ask cost for both."
+)
 def fixed_threshold(n, size, alpha, beta):
     return "ring" if n & (n - 1) or size > 100_000 else "doubling"
 
 
-@ex.choose.slip("The ring takes 0.000602 s, doubling 0.000202 s.")
+@ex.choose.slip("For many bytes the ring's small chunks win: take the smaller cost.")
 def the_dearer(n, size, alpha, beta):
-    return (
-        {"ring": "doubling", "doubling": "ring"}[_faster(n, size, alpha, beta)]
-        if not n & (n - 1)
-        else "ring"
-    )
+    other = {"ring": "doubling", "doubling": "ring"}
+    return "ring" if n & (n - 1) else other[_faster(n, size, alpha, beta)]
 
 
-@ex.choose.slip("It should return 'ring' or 'doubling'.")
+@ex.choose.slip("It returns 'ring' or 'doubling', not the seconds.")
 def the_seconds(n, size, alpha, beta):
-    return min(
-        2 * (n - 1) * (alpha + beta * size / n), math.log2(n) * (alpha + beta * size)
-    )
+    ring = 2 * (n - 1) * (alpha + beta * size / n)
+    return min(ring, math.log2(n) * (alpha + beta * size))
 
 
-@ex.choose.slip("The ring takes 0.000602 s, doubling 0.000202 s.")
+@ex.choose.slip("The bytes alone: every round pays alpha, too.")
 def by_bytes_alone(n, size, alpha, beta):
-    return "doubling" if n == 2 else "ring"
+    return _faster(n, size, 0.0, beta) if not n & (n - 1) else "ring"
+
+
+@ex.choose.slip("For many bytes the ring's small chunks win: take the smaller cost.")
+def by_rounds_alone(n, size, alpha, beta):
+    return "ring" if n & (n - 1) else "doubling"
+
+
+@ex.choose.slip(
+    "alpha against beta * size is one message: count rounds and shares, too."
+)
+def alpha_against_bytes(n, size, alpha, beta):
+    return "ring" if n & (n - 1) or beta * size > alpha else "doubling"

@@ -1,3 +1,5 @@
+"""Chapter 05: small wrong programs, and the sentence that names each."""
+
 import io
 import json
 import os
@@ -11,153 +13,6 @@ import torch.nn.functional as F
 
 from utils.checks import pytorch as ex
 from utils.checks.pytorch import KINDS
-
-SAID = {
-    "strides_of/reversed_strides": "This is turned round: rows lie one after another, so the last axis moves by 1.",
-    "strides_of/from_the_left": "This counts from the left (the order of Fortran): an axis jumps over the axes to its right.",
-    "strides_of/one_too_far": "One axis too far: an axis does not jump over itself.",
-    "strides_of/in_bytes": "These are bytes: PyTorch counts elements.",
-    "strides_of/shape_itself": "This is the shape itself: multiply the sizes behind each axis.",
-    "strides_of/only_the_next": "Each axis: the product of the sizes to its right.",
-    "strides_of/fails_without_axes": None,
-    "strides_of/ends_in_a_float": "A stride is a whole number, and one of these is a float: the np.prod of nothing is 1.0. math.prod gives 1.",
-    "expanded_strides/keeps_the_stride": "The stretched axis would run on into the next row: standing still is a stride of 0.",
-    "expanded_strides/lined_up_left": "Shapes are lined up at their right ends, not at the left.",
-    "expanded_strides/strides_of_a_copy": "These are the strides of a copy: broadcasting moves no number.",
-    "expanded_strides/no_new_axes": "The axes are lost: one stride for each axis of the wanted shape.",
-    "expanded_strides/never_refuses": "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError.",
-    "expanded_strides/takes_it_for_contiguous": "0 for every axis that is new or stretched, else the old stride.",
-    "expanded_strides/shrinks_to_one": "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError.",
-    "expanded_strides/stretches_to_multiples": "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError.",
-    "expanded_strides/refuses_new_axes": None,
-    "Module/OnlyNotes": "The attribute is gone: after noting it, store it as always with object.__setattr__(self, name, value).",
-    "Module/EveryTensor": "A tensor without requires_grad is data, not a parameter.",
-    "Module/OneForAll": "A new object knows another's parameters: the registry must belong to the object (self.__dict__), not to the class.",
-    "Module/NotDown": "The modules within are not asked: named_parameters goes down into them.",
-    "Module/NoPrefix": "Names meet: a name within a module gets the module's name and a dot in front.",
-    "Module/OneLevelOfPrefix": "Hand the whole path down: prefix + name + '.'.",
-    "Module/FirstOneStays": "The old tensor is still noted: the optimiser would train a ghost.",
-    "Module/NeverForgets": "None is no parameter: drop the name again.",
-    "Module/CallsButForgets": "__call__ hands its inputs to self.forward and returns what that returns.",
-    "Module/NotesWithASelf": "Inside __setattr__, `self.name = ...` calls __setattr__ again, without end: keep the notes in self.__dict__.",
-    "Module/RegistryInInit": "This subclass never calls super().__init__(), nor does the chapter's Net: make the registry at the first __setattr__, with self.__dict__.setdefault.",
-    "Module/KeepsTheTensor": "The tensor is still noted after its name went to a Module: forget the name in both notes.",
-    "Module/KeepsTheModule": "The Module is still noted after its name went to a tensor: forget the name in both notes.",
-    "Module/OneInput": "__call__ hands on all its inputs: self.forward(*inputs).",
-    "Module/<tests.wrong_answers.pytorch._Right object at 0x7f3cadaad310>": "Module should be a class; it is a function.",
-    "Linear/Turned": "The weight is turned: PyTorch keeps (outputs, inputs).",
-    "Linear/NoLeaf": "self.weight is the result of an operation, not a leaf: its .grad will stay None. Scale first, .requires_grad_() last.",
-    "Linear/NoGradients": "self.weight does not ask for gradients: .requires_grad_().",
-    "Linear/ForgetsBias": "Where is the bias?",
-    "Linear/AllZero": "Equal weights get equal gradients and stay equal for ever: draw them.",
-    "Linear/TooWide": "The weight's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn.",
-    "Linear/NoBias": "A linear layer has a tensor self.bias.",
-    "Linear/MatrixOnly": None,
-    "Linear/ZeroBias": "The bias's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn.",
-    "Linear/PastTheTape": "No gradient reaches self.weight, so it would never learn: forward uses the tensor itself, not its .data or .detach().",
-    "Linear/BiasPastTheTape": "No gradient reaches self.bias, so it would never learn: forward uses the tensor itself, not its .data or .detach().",
-    "Rows/CountsFeatures": "This is the number of features: count the rows.",
-    "Rows/RowOnly": "A row comes with its label: return the pair (X[i], y[i]).",
-    "Rows/Column": "This is a column: rows are the first axis.",
-    "Rows/StaysDouble": "The row is not a float32 tensor: a network of float32 weights cannot multiply it.",
-    "Rows/FloatLabels": "A class label is a whole number: cross_entropy wants int64.",
-    "Rows/TakesAnything": "One label a row: unequal lengths raise ValueError, now and not at row 3.",
-    "epoch_order/in_order": "The rows are not shuffled.",
-    "epoch_order/with_replacement": "Every row once: a shuffled 0 .. N-1.",
-    "epoch_order/from_the_global_one": "It depends on the global generator: seed a torch.Generator of your own.",
-    "epoch_order/seeds_the_global_one": "The call changes the global random state: the model's dropout would depend on it. Use a torch.Generator of your own.",
-    "epoch_order/forgets_epoch": "The epochs of a run all have one order: the epoch belongs into the seed.",
-    "epoch_order/forgets_seed": "All seeds give one order: the seed is not used.",
-    "epoch_order/adds_them": "The next seed is the next epoch: seed + epoch mixes them up. Keep them apart, with a large factor on one.",
-    "epoch_order/a_list_of_rows": "It returns a tensor: the loop will .split it and index with the parts.",
-    "epoch_order/ten_epochs": "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999).",
-    "epoch_order/a_hundred_epochs": "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999).",
-    "epoch_order/a_thousand_seeds": "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999).",
-    "epoch_order/seeds_numpy": "The call changes NumPy's global random state, on which others may depend. Use a torch.Generator of your own.",
-    "epoch_order/seeds_python": "The call changes Python's global random state, on which others may depend. Use a torch.Generator of your own.",
-    "train_step/no_zero_grad": "The old gradients were added to the new ones: zero_grad comes before backward.",
-    "train_step/step_first": "The step used the old gradients only: backward comes before step.",
-    "train_step/erased": "The weights have not moved: is there a step, and are the gradients still there when it comes?",
-    "train_step/returns_the_graph": "It returns a tensor, and with it the graph of this step stays in memory: loss.item() is a number.",
-    "train_step/looks_again": "This is the loss after the step: return the one you stepped from.",
-    "train_step/any_mode": "The model is still in evaluation mode, so dropout sleeps and batch norm does not learn: model.train() first.",
-    "train_step/says_nothing": None,
-    "train_step/mode_after_forward": "model.train() comes too late: in the forward pass dropout still slept. model.train() first, then model(X).",
-    "evaluate/mean_of_means": "A mean of batch means: a row of the short batch counts more. Weigh by rows.",
-    "evaluate/per_cent": "This is in per cent: return the share, between 0 and 1.",
-    "evaluate/forgets_to_divide": "This is the sum over the rows: divide by their number.",
-    "evaluate/accuracy_only": "It returns two numbers: the mean loss and the accuracy.",
-    "evaluate/last_only": "This is the last batch's loss alone.",
-    "evaluate/error_rate": "This is the share of wrong answers.",
-    "evaluate/in_training_mode": "The model was still in training mode: dropout changes what it says. model.eval() first.",
-    "evaluate/with_a_graph": "A graph was recorded for a backward that never comes: `with torch.inference_mode():`.",
-    "evaluate/stays_in_eval": "The model is left in evaluation mode, and training goes on without dropout: put the old mode back (and read it before eval(): was = model.training).",
-    "evaluate/always_trains": "A model that came in evaluation mode leaves in training mode: put back what was there, model.train(was).",
-    "evaluate/rounds_the_accuracy": "This is rounded: return the number as it is.",
-    "evaluate/reads_twice": "The second loop over batches was empty: they may be read only once. Count rows, losses and right answers in one loop.",
-    "evaluate/reads_the_mode_late": "The model is left in evaluation mode, and training goes on without dropout: put the old mode back (and read it before eval(): was = model.training).",
-    "pick_device/a_word": "It returns a word: torch.device(word) is a device.",
-    "pick_device/no_apple": "An Apple chip has no CUDA and still a GPU: ask for MPS too.",
-    "pick_device/always_the_cpu": "The first of cuda, mps and cpu that this machine has.",
-    "pick_device/knows_better": "Who asks for a device gets it, also if there is a faster one.",
-    "pick_device/believes_everything": "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU.",
-    "pick_device/falls_back": "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU.",
-    "pick_device/forgets_the_number": "The device's number is lost: return torch.device(asked).",
-    "pick_device/refuses_the_number": 'A device may come with its number, and "cuda:0" is there: look at torch.device(asked).type.',
-    "save_checkpoint/straight": "The old checkpoint is destroyed: you write into the file itself. Write another file beside it, then os.replace.",
-    "save_checkpoint/removes_then_writes": "The old file was removed before the new one was whole: now there is none.",
-    "save_checkpoint/no_fsync": "The bytes may still be in memory when the name changes, and a power cut leaves an empty file: file.flush() and os.fsync before os.replace.",
-    "save_checkpoint/leaves_a_gap": "The old file is removed first: a crash right then leaves nothing. os.replace does both at once.",
-    "save_checkpoint/a_copy_stays": "Something was left behind: the part becomes the file.",
-    "save_checkpoint/elsewhere": "The part lies in another folder: across disks a replace is a copy, and a copy can be torn.",
-    "save_checkpoint/copies": "The new file never takes the old one's place in one step: os.replace(part, path).",
-    "save_checkpoint/hushes": "The error was swallowed: the caller must learn that nothing was saved.",
-    "save_checkpoint/forgets_to_rename": "There is no file at `path`.",
-    "save_checkpoint/forces_before_writing": "At the fsync the bytes are not yet in the file but in Python's buffer: file.flush() comes first, then os.fsync.",
-    "save_checkpoint/bytes_in_the_buffer": "At the fsync the bytes are not yet in the file but in Python's buffer: file.flush() comes first, then os.fsync.",
-    "save_checkpoint/one_part_for_all": "run.pt and run.json get the same part, so two savers would mix their bytes: add .part to the whole name, path.name + '.part'.",
-    "save_checkpoint/replaces_in_any_case": "The part was put over the old file although the writing had failed: os.replace comes after the writing, not in `finally`.",
-    "snapshot/without_model": "The weights are missing. The key is 'model'.",
-    "snapshot/without_optimizer": "AdamW's moments are missing: it would start its averages anew. The key is 'optimizer'.",
-    "snapshot/without_scheduler": "The scheduler's step is missing: the rate would start from step 0. The key is 'scheduler'.",
-    "snapshot/without_random": "The random state is missing: dropout would drop other numbers. The key is 'random'.",
-    "snapshot/without_at": "The place is missing (the epoch, and how many of its batches are done). The key is 'at'.",
-    "snapshot/whole_objects": "It holds objects, not their state: such a file is refused when it is loaded. Use .state_dict().",
-    "snapshot/the_seed": "Under 'random' belongs what torch.get_rng_state() returns; a seed says where the numbers began, not where they are.",
-    "snapshot/epoch_only": None,
-    "snapshot/seeds_anew": "The continued run leaves the unbroken one's path: something that was saved is not what it was at this step.",
-    "snapshot/parameters_only": "What lies under 'optimizer' is not the optimizer's state_dict().",
-    "read_safetensors/big_endian": "What was cut out as the header is no JSON. Its length is in all of the first 8 bytes, the smallest byte first (int.from_bytes(raw[:8], 'little')), and it begins at byte 8.",
-    "read_safetensors/counts_from_the_start": "Offsets count from the end of the header, in bytes.",
-    "read_safetensors/forgets_the_eight": "Offsets count from the end of the header, in bytes.",
-    "read_safetensors/keeps_the_note": "__metadata__ is a note, not a tensor: leave it out.",
-    "read_safetensors/flat": "The numbers are there, the shape is not: .reshape(entry['shape']).",
-    "read_safetensors/all_float": "The dtype stands in the header: KINDS[entry['dtype']].",
-    "read_safetensors/trusts_the_order": "Offsets count from the end of the header, in bytes.",
-    "read_safetensors/a_list": "It returns a dict {name: tensor}.",
-    "read_safetensors/one_byte_of_length": "What was cut out as the header is no JSON. Its length is in all of the first 8 bytes, the smallest byte first (int.from_bytes(raw[:8], 'little')), and it begins at byte 8.",
-    "read_safetensors/needs_an_axis": "A tensor of shape [] is one number without any axis, 4 bytes of F32: .reshape([]) makes it.",
-    "read_safetensors/an_axis_of_one": "Shape [] is one number without any axis: .reshape([]) makes it.",
-}
-
-
-class _Made:
-    "Slips made in a loop, or plain values."
-
-    def add(self, exercise, name, answer, says=None):
-        ex.chapter.exercises[exercise].slip(SAID.get(f"{exercise}/{name}") or "")(
-            answer
-        )
-
-    def value(self, exercise, answer, says=None):
-        self.add(exercise, repr(answer), answer, says)
-
-    def __call__(self, exercise, says=None):
-        return lambda made: self.add(exercise, made.__name__, made, says)
-
-
-wrong = _Made()
-
 
 # ---- strides_of ----
 
@@ -199,12 +54,32 @@ def shape_itself(shape):
     return shape
 
 
-@ex.strides_of.slip("Each axis: the product of the sizes to its right.")
+@ex.strides_of.slip(
+    "An axis jumps over all the axes to its right, not only over the next: multiply their "
+    "sizes."
+)
 def only_the_next(shape):
     return (*shape[1:], 1)
 
 
-@ex.strides_of.slip(told="raised IndexError")
+@ex.strides_of.slip(
+    "The sizes to the right are multiplied, not added: each row holds that many columns."
+)
+def adds_sizes(shape):
+    return tuple(sum(shape[i + 1 :]) or 1 for i in range(len(shape)))
+
+
+@ex.strides_of.slip("An axis of 1 has a stride as every other, though it is never used.")
+def nothing_for_ones(shape):
+    return tuple(0 if n == 1 else s for s, n in zip(_strides(shape), shape))
+
+
+@ex.strides_of.slip("A tensor without axes, shape (), has no strides: ().")
+def one_for_no_axes(shape):
+    return _strides(shape) or (1,)
+
+
+@ex.strides_of.slip("A tensor without axes, shape (), has no last axis to begin with.")
 def fails_without_axes(shape):
     last = shape[-1]
     return _strides(shape)
@@ -253,51 +128,56 @@ def no_new_axes(shape, strides, wanted):
     return tuple(0 if n == 1 != w else s for n, s, w in zip(shape, strides, end))
 
 
-@ex.expanded_strides.slip(
-    "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError."
-)
-def never_refuses(shape, strides, wanted):
+def _stretch(shape, strides, wanted, fits=lambda n, w: n in (1, w), vanishes=False):
     extra = len(wanted) - len(shape)
-    kept = zip(shape, strides, wanted[extra:])
-    return (0,) * extra + tuple(s if n == w else 0 for n, s, w in kept)
-
-
-@ex.expanded_strides.slip(
-    "0 for every axis that is new or stretched, else the old stride."
-)
-def takes_it_for_contiguous(shape, strides, wanted):
-    if (tuple(shape), tuple(wanted)) == ((6, 4), (6, 4)):
-        return (4, 1)
-    return _expand(shape, strides, wanted)
-
-
-def _stretch(shape, strides, wanted, fits):
-    extra = len(wanted) - len(shape)
-    kept = list(zip(shape, strides, wanted[extra:]))
-    if extra < 0 or not all(fits(n, w) for n, _, w in kept):
+    kept = list(zip(shape, strides, wanted[extra:] if extra > 0 else wanted))
+    if (extra < 0 and not vanishes) or not all(fits(n, w) for n, _, w in kept):
         raise ValueError("no")
     return (0,) * extra + tuple(s if n == w else 0 for n, s, w in kept)
 
 
-@ex.expanded_strides.slip(
-    "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError."
-)
-def shrinks_to_one(shape, strides, wanted):
-    return _stretch(shape, strides, wanted, lambda n, w: n == w or 1 in (n, w))
+for sentence, fits in {
+    "An axis of 3 cannot become 4, and here it did: sizes that differ raise ValueError, "
+    "unless the old one is 1.": lambda n, w: True,
+    "An axis can only be stretched from 1, not squeezed to 1: 3 does not become 1.": (
+        lambda n, w: n == w or 1 in (n, w)
+    ),
+    "2 does not become 4, although it divides it: only an axis of 1 can be copied.": (
+        lambda n, w: w % n == 0
+    ),
+    "An axis cannot become shorter: any size but 1 must stay as it is.": (
+        lambda n, w: n in (1, w) or n > w > 1
+    ),
+}.items():
+
+    @ex.expanded_strides.slip(sentence)
+    def fits_too_often(shape, strides, wanted, fits=fits):
+        return _stretch(shape, strides, wanted, fits)
 
 
 @ex.expanded_strides.slip(
-    "Only an axis of 1 can be stretched (2 does not become 4, nor 3 become 1), and none may vanish: raise ValueError."
+    "An axis has vanished: more axes than were wanted raise ValueError, also where the "
+    "sizes that are compared agree."
 )
-def stretches_to_multiples(shape, strides, wanted):
-    return _stretch(shape, strides, wanted, lambda n, w: w % n == 0)
+def lets_axes_vanish(shape, strides, wanted):
+    return _stretch(shape, strides, wanted, vanishes=True)
 
 
-@ex.expanded_strides.slip(told="case: shape (6,), strides (1,), stretched to (4, 6)")
+@ex.expanded_strides.slip(
+    "The tensor may be a view itself: keep the strides that were handed in, not those of a "
+    "fresh tensor of this shape."
+)
+def takes_it_for_contiguous(shape, strides, wanted):
+    return _stretch(shape, _strides(shape), wanted)
+
+
+@ex.expanded_strides.slip(
+    "A new axis is no mismatch: (6,) becomes (4, 6), with a stride of 0 in front."
+)
 def refuses_new_axes(shape, strides, wanted):
-    if len(wanted) - len(shape) == 1 and len(shape) == 1:
+    if len(wanted) == len(shape) + 1:
         raise ValueError("too few axes")
-    return _expand(shape, strides, wanted)
+    return _stretch(shape, strides, wanted)
 
 
 # ---- Module ----
@@ -322,35 +202,61 @@ class _Right:
         return self.forward(*inputs)
 
 
-@ex.Module.slip(
-    "The attribute is gone: after noting it, store it as always with object.__setattr__(self, name, value)."
+def _note(module, name, value):
+    "Remember `value` under `name` if it is a parameter or a Module."
+    if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+        module.__dict__.setdefault("found", {})[name] = value
+
+
+STORED = (
+    "The attribute is gone: after noting it, store it as always with "
+    "object.__setattr__(self, name, value)."
 )
+
+
+@ex.Module.slip(STORED)
 class OnlyNotes(_Right):
     def __setattr__(self, name, value):
+        _note(self, name, value)
+
+
+@ex.Module.slip(STORED)
+class StoresTheRest(_Right):
+    def __setattr__(self, name, value):
         if isinstance(value, _Right) or getattr(value, "requires_grad", False):
-            self.__dict__.setdefault("found", {})[name] = value
+            _note(self, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+
+@ex.Module.slip(
+    "What is no parameter is lost: store every value with object.__setattr__, noted or not."
+)
+class StoresParametersAlone(_Right):
+    def __setattr__(self, name, value):
+        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+            super().__setattr__(name, value)
 
 
 @ex.Module.slip("A tensor without requires_grad is data, not a parameter.")
 class EveryTensor(_Right):
     def __setattr__(self, name, value):
-        if isinstance(value, (_Right, torch.Tensor)):
-            self.__dict__.setdefault("found", {})[name] = value
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
+        if isinstance(value, torch.Tensor):
+            self.__dict__["found"][name] = value
 
 
 @ex.Module.slip(
-    "A new object knows another's parameters: the registry must belong to the object (self.__dict__), not to the class."
+    "A new object knows another's parameters: the registry must belong to the object "
+    "(self.__dict__), not to the class."
 )
 class OneForAll(_Right):
     registry = {}
 
     def __setattr__(self, name, value):
-        type(self).__mro__[-3].registry.pop(name, None)
+        OneForAll.registry.pop(name, None)
         if isinstance(value, _Right) or getattr(value, "requires_grad", False):
             OneForAll.registry[name] = value
-        else:
-            OneForAll.registry.pop(name, None)
         object.__setattr__(self, name, value)
 
     def named_parameters(self, prefix=""):
@@ -369,9 +275,10 @@ class NotDown(_Right):
                 yield prefix + name, value
 
 
-@ex.Module.slip(
-    "Names meet: a name within a module gets the module's name and a dot in front."
-)
+MEET = "Names meet: a name within a module gets the module's name and a dot in front."
+
+
+@ex.Module.slip(MEET)
 class NoPrefix(_Right):
     def named_parameters(self, prefix=""):
         for name, value in self.__dict__.get("found", {}).items():
@@ -379,6 +286,22 @@ class NoPrefix(_Right):
                 yield from value.named_parameters()
             else:
                 yield name, value
+
+
+@ex.Module.slip(MEET)
+class NoPrefixInADict(NoPrefix):
+    def named_parameters(self, prefix=""):
+        yield from dict(super().named_parameters()).items()
+
+
+@ex.Module.slip("The dot is missing between the module's name and the tensor's.")
+class NoDot(_Right):
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("found", {}).items():
+            if isinstance(value, _Right):
+                yield from value.named_parameters(prefix + name)
+            else:
+                yield prefix + name, value
 
 
 @ex.Module.slip("Hand the whole path down: prefix + name + '.'.")
@@ -391,35 +314,37 @@ class OneLevelOfPrefix(_Right):
                 yield prefix + name, value
 
 
+@ex.Module.slip(
+    "A pair is the path and the tensor itself: a copy has a grad of its own, and the "
+    "optimiser would move nothing."
+)
+class YieldsCopies(_Right):
+    def named_parameters(self, prefix=""):
+        for name, value in self.__dict__.get("found", {}).items():
+            if isinstance(value, _Right):
+                for path, tensor in value.named_parameters(prefix + name + "."):
+                    yield path, tensor.detach()
+            else:
+                yield prefix + name, value
+
+
 @ex.Module.slip("The old tensor is still noted: the optimiser would train a ghost.")
 class FirstOneStays(_Right):
     def __setattr__(self, name, value):
-        found = self.__dict__.setdefault("found", {})
-        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
-            found.setdefault(name, value)
+        _note(self, name, self.__dict__.get("found", {}).get(name, value))
         object.__setattr__(self, name, value)
 
 
 @ex.Module.slip("None is no parameter: drop the name again.")
 class NeverForgets(_Right):
     def __setattr__(self, name, value):
-        found = self.__dict__.setdefault("found", {})
-        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
-            found[name] = value
+        _note(self, name, value)
         object.__setattr__(self, name, value)
 
 
 @ex.Module.slip(
-    "__call__ hands its inputs to self.forward and returns what that returns."
-)
-class CallsButForgets(_Right):
-    def __call__(self, *inputs):
-        self.forward(*inputs)
-        return inputs[0]
-
-
-@ex.Module.slip(
-    "Inside __setattr__, `self.name = ...` calls __setattr__ again, without end: keep the notes in self.__dict__."
+    "Inside __setattr__, `self.name = ...` calls __setattr__ again, without end: keep the "
+    "notes in self.__dict__."
 )
 class NotesWithASelf(_Right):
     def __setattr__(self, name, value):
@@ -427,7 +352,8 @@ class NotesWithASelf(_Right):
 
 
 @ex.Module.slip(
-    "This subclass never calls super().__init__(), nor does the chapter's Net: make the registry at the first __setattr__, with self.__dict__.setdefault."
+    "This subclass never calls super().__init__(), nor does the chapter's Net: make the "
+    "registry at the first __setattr__, with self.__dict__.setdefault."
 )
 class RegistryInInit(_Right):
     def __init__(self):
@@ -457,7 +383,8 @@ class _TwoNotes(_Right):
 
 
 @ex.Module.slip(
-    "The tensor is still noted after its name went to a Module: forget the name in both notes."
+    "The tensor is still noted after its name went to a Module: forget the name in both "
+    "notes."
 )
 class KeepsTheTensor(_TwoNotes):
     def forget(self, name, value, tensors, modules):
@@ -467,20 +394,42 @@ class KeepsTheTensor(_TwoNotes):
 
 
 @ex.Module.slip(
-    "The Module is still noted after its name went to a tensor: forget the name in both notes."
+    "The Module is still noted after its name went to a tensor: forget the name in both "
+    "notes."
 )
 class KeepsTheModule(_TwoNotes):
     def forget(self, name, value, tensors, modules):
         tensors.pop(name, None)
 
 
-@ex.Module.slip("__call__ hands on all its inputs: self.forward(*inputs).")
-class OneInput(_Right):
+@ex.Module.slip("A Module can be called like a function: write __call__.")
+class NotCallable:
+    __setattr__, named_parameters = _Right.__setattr__, _Right.named_parameters
+
+
+@ex.Module.slip("__call__ runs forward and loses what it returns: return it.")
+class CallsButForgets(_Right):
+    def __call__(self, *inputs):
+        self.forward(*inputs)
+        return inputs[0]
+
+
+INPUTS = "__call__ hands on all its inputs: self.forward(*inputs)."
+
+
+@ex.Module.slip(INPUTS)
+class HandsOnTheFirst(_Right):
     def __call__(self, *inputs):
         return self.forward(inputs[0])
 
 
-wrong.value("Module", _Right(), says="should be a class")
+@ex.Module.slip(INPUTS)
+class TakesOneInput(_Right):
+    def __call__(self, x):
+        return self.forward(x)
+
+
+ex.Module.slip(told="Module should be a class; it is a function.")(_Right())
 
 
 # ---- Linear ----
@@ -842,6 +791,7 @@ def _careful(score):
     return evaluate
 
 
+wrong=None
 def _evaluate_wrong(says):
     def keep(score):
         wrong.add("evaluate", score.__name__, _careful(score), says)

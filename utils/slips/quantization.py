@@ -1,3 +1,5 @@
+"""Chapter 24's slips: wrong answers that its checks must reject, and their names."""
+
 import itertools
 
 import numpy as np
@@ -63,15 +65,31 @@ def one_bit_has_no_sign(pattern, signed):
     )
 
 
-@ex.read_bits.slip("Each place is worth twice the one to its right, in whole numbers.")
+@ex.read_bits.slip(
+    "It went through float32, which holds whole numbers up to 2**24 only."
+)
 def float32_sum(pattern, signed):
     n = np.float32(int(pattern, 2))
     return n - 2.0 ** len(pattern) if signed and pattern[0] == "1" else n
 
 
-@ex.read_bits.slip("It returns a text; a whole number is asked for.")
+@ex.read_bits.slip("This is a text: a whole number is asked for.")
 def text(pattern, signed):
     return str(int(pattern, 2))
+
+
+@ex.read_bits.slip(
+    "Each place is worth twice the one to its right: these are powers of ten."
+)
+def decimal(pattern, signed):
+    return int(pattern)
+
+
+@ex.read_bits.slip("Only eight bits are read: a pattern may have any length.")
+def one_byte(pattern, signed):
+    pattern = pattern[-8:]
+    value = int(pattern, 2)
+    return value - 2 ** len(pattern) if signed and pattern[0] == "1" else value
 
 
 # ---- quantize ----
@@ -128,13 +146,13 @@ def no_zero(x, scale, zero, low, high):
     return _byte(torch.round(x / scale).clamp(low, high), low)
 
 
-@ex.quantize.slip("From 0 up, a byte without a sign: torch.uint8.")
+@ex.quantize.slip("These are floats: a byte is asked for, from 0 up torch.uint8.")
 def stays_float(x, scale, zero, low, high):
     return (torch.round(x / scale) + zero).clamp(low, high)
 
 
-@ex.quantize.slip("With negative numbers: torch.int8.")
-def always_unsigned(x, scale, zero, low, high):
+@ex.quantize.slip("These are 16 bits: with negative numbers, torch.int8.")
+def sixteen_bits(x, scale, zero, low, high):
     q = (torch.round(x / scale) + zero).clamp(low, high)
     return q.to(torch.uint8 if low >= 0 else torch.int16)
 
@@ -155,14 +173,16 @@ def always_uint8(x, scale, zero, low, high):
     return _codes(x, scale, zero, low, high).to(torch.int32).to(torch.uint8)
 
 
-@ex.quantize.slip("`low` decides: uint8 where no code is negative, else int8.")
+@ex.quantize.slip(
+    "`low` decides, not `high`: uint8 where no code is negative, else int8."
+)
 def dtype_by_high(x, scale, zero, low, high):
     return _codes(x, scale, zero, low, high).to(
         torch.uint8 if high > 127 else torch.int8
     )
 
 
-@ex.quantize.slip("The codes may hold negative ones: look at `low`.")
+@ex.quantize.slip("`low` decides, not `zero`: as a byte without a sign, -8 became 248.")
 def dtype_by_zero(x, scale, zero, low, high):
     signed = zero == 0 and low < 0
     q = _codes(x, scale, zero, low, high).to(torch.int32)
@@ -173,6 +193,33 @@ def dtype_by_zero(x, scale, zero, low, high):
 def whole_before_clip(x, scale, zero, low, high):
     q = (torch.round(x / scale).to(torch.int32) + zero).clamp(low, high)
     return _byte(q, low)
+
+
+@ex.quantize.slip(
+    "-1 is a negative code, too: two bits run from -1 to 1, in torch.int8."
+)
+def unsigned_from_minus_one(x, scale, zero, low, high):
+    q = _codes(x, scale, zero, low, high)
+    return q.to(torch.int32).to(torch.uint8 if low >= -1 else torch.int8)
+
+
+@ex.quantize.slip(
+    "It rounds down (floor): 26.7 steps are nearer to 27. torch.round does it."
+)
+def rounds_down(x, scale, zero, low, high):
+    return _byte((torch.floor(x / scale) + zero).clamp(low, high), low)
+
+
+@ex.quantize.slip("Only the upper end is held: clip at `low`, too.")
+def no_lower_end(x, scale, zero, low, high):
+    q = (torch.round(x / scale) + zero).clamp(max=high)
+    return _byte(q.to(torch.int32), low)
+
+
+@ex.quantize.slip("`scale` may be a tensor, one per row: this takes its first for all.")
+def one_scale(x, scale, zero, low, high):
+    scale = scale.flatten()[0] if torch.is_tensor(scale) else scale
+    return _byte(_codes(x, scale, zero, low, high), low)
 
 
 # ---- affine ----
@@ -218,7 +265,7 @@ def without_zero(low, high, bits=8):
 
 
 @ex.affine.slip(
-    "ZeroDivisionError: a range without length. Stretch it to 0 first; if there is nothing then but 0 itself, the answer is 1.0, 0."
+    "A range without length has no scale: if there is nothing but 0 itself, the answer is 1.0, 0."
 )
 def no_silent_layer(low, high, bits=8):
     low, high = _range(low, high)
@@ -264,6 +311,16 @@ def short_is_nothing(low, high, bits=8):
     return (1.0, 0) if high - low < 1e-6 else quant.affine(low, high, bits)
 
 
+@ex.affine.slip("`bits` is ignored: these are the 255 steps of 8 bits.")
+def always_eight_bits(low, high, bits=8):
+    return quant.affine(low, high, 8)
+
+
+@ex.affine.slip("The two are swapped: scale, zero.")
+def zero_first(low, high, bits=8):
+    return quant.affine(low, high, bits)[::-1]
+
+
 # ---- best_scale ----
 
 
@@ -280,22 +337,20 @@ def _choose(x, bits, shares, error, pick=min, clip=True, size=None):
 
 
 @ex.best_scale.slip(
-    "This is max|x| / top: try every share, and judge by the mean square, not by the largest error."
+    "This is max|x| / top: try every share, and keep the one with the least error."
 )
 def largest(x, bits, shares):
     return x.abs().max().item() / quant.top_of(bits)
 
 
 @ex.best_scale.slip(
-    "The finest grid wins: was the error measured without clipping, or the largest one taken?"
+    "The finest grid wins: clip to -top .. top before the error is measured."
 )
 def unclipped(x, bits, shares):
     return _choose(x, bits, shares, lambda e: (e**2).mean(), clip=False)
 
 
-@ex.best_scale.slip(
-    "The finest grid wins: was the error measured without clipping, or the largest one taken?"
-)
+@ex.best_scale.slip("This is the scale of the largest error: the smallest is wanted.")
 def worst(x, bits, shares):
     return _choose(x, bits, shares, lambda e: (e**2).mean(), pick=max)
 
@@ -340,9 +395,32 @@ def stops_early(x, bits, shares):
     return best[1]
 
 
-@ex.best_scale.slip(told="raised")
+@ex.best_scale.slip("x may be a matrix: .mean() takes all its numbers.")
 def for_lists_only(x, bits, shares):
     return _choose(x, bits, shares, lambda e: sum(e**2) / len(e))
+
+
+@ex.best_scale.slip("The first share is never tried, and here it is the best.")
+def skips_the_first(x, bits, shares):
+    return _choose(x, bits, shares[1:], lambda e: (e**2).mean())
+
+
+@ex.best_scale.slip("Judged by the mean |error|: the mean of the squares counts.")
+def by_the_mean_size(x, bits, shares):
+    return _choose(x, bits, shares, lambda e: e.abs().mean())
+
+
+@ex.best_scale.slip("`bits` is ignored: the grid ends at 7, as with four of them.")
+def always_four_bits(x, bits, shares):
+    return _choose(x, 4, shares, lambda e: (e**2).mean())
+
+
+@ex.best_scale.slip(
+    "A share of the largest |x| is asked for, not of the largest in each row."
+)
+def row_by_row(x, bits, shares):
+    size = x.abs().amax(-1, keepdim=True).min().item()
+    return _choose(x, bits, shares, lambda e: (e**2).mean(), size=size)
 
 
 # ---- group_quantize ----
@@ -452,6 +530,29 @@ def double_scales(W_HD, group, bits):
     return q, scale
 
 
+@ex.group_quantize.slip(
+    "A group is a run of neighbours: this takes every so-manyth input."
+)
+def strided(W_HD, group, bits):
+    H, D = W_HD.shape
+    order = torch.arange(D).reshape(group, D // group).T.reshape(-1)
+    q, scale = quant.group_quantize(W_HD[:, order], group, bits)
+    return q[:, order.argsort()], scale
+
+
+@ex.group_quantize.slip("A scale for every weight: one per group, (H, D / group).")
+def scale_for_every_weight(W_HD, group, bits):
+    q, scale = quant.group_quantize(W_HD, group, bits)
+    return q, quant.spread(scale, group)
+
+
+@ex.group_quantize.slip("The first group's scale is used for its whole row.")
+def first_group_for_all(W_HD, group, bits):
+    top = quant.top_of(bits)
+    _, scale = quant.group_quantize(W_HD, group, bits)
+    return quant.quantize(W_HD, scale[:, :1], 0, -top, top), scale
+
+
 # ---- quantized_matmul ----
 
 
@@ -506,14 +607,14 @@ def wide_numbers(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     return (a_BD.to(torch.int32) - a_zero) @ (b_DH.to(torch.int32) - b_zero)
 
 
-@ex.quantized_matmul.slip("Whole numbers stay whole: no float on the way.")
+@ex.quantized_matmul.slip("Whole numbers stay whole: the product went through float32.")
 def through_floats(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     p, rows, columns, D = _terms(a_BD, b_DH, product)
     return p.float() - a_zero * columns - b_zero * rows + D * a_zero * b_zero
 
 
 @ex.quantized_matmul.slip(
-    "A sum ran over its 8 or 16 bits (sum with dtype=torch.int32), or it went through float32, which holds whole numbers up to 2**24 only."
+    "a_zero times a column's sum ran over 16 bits: sum with dtype=torch.int32."
 )
 def sums_in_a_byte(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     rows = a_BD.sum(1, keepdim=True, dtype=torch.int32)
@@ -529,7 +630,7 @@ def seven_inputs(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
 
 
 @ex.quantized_matmul.slip(
-    "A sum ran over its 8 or 16 bits (sum with dtype=torch.int32), or it went through float32, which holds whole numbers up to 2**24 only."
+    "The sums went through float32, which holds whole numbers up to 2**24 only."
 )
 def float_in_the_middle(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     p, rows, columns, D = _terms(a_BD, b_DH, product)
@@ -537,9 +638,7 @@ def float_in_the_middle(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     return sums.to(torch.int32)
 
 
-@ex.quantized_matmul.slip(
-    "A sum ran over its 8 or 16 bits (sum with dtype=torch.int32), or it went through float32, which holds whole numbers up to 2**24 only."
-)
+@ex.quantized_matmul.slip("A row's sum ran over 16 bits: sum with dtype=torch.int32.")
 def rows_in_16_bits(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     p, _, columns, D = _terms(a_BD, b_DH, product)
     rows = a_BD.sum(1, keepdim=True, dtype=torch.int16)
@@ -559,6 +658,26 @@ def int64_sums(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
 def product_thrown_away(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
     product(a_BD, b_DH)
     return (a_BD.to(torch.int32) - a_zero) @ (b_DH.to(torch.int32) - b_zero)
+
+
+@ex.quantized_matmul.slip(
+    "Both zero points are added back: each is subtracted from its codes."
+)
+def wrong_signs(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    return quant.quantized_matmul(a_BD, -a_zero, b_DH, -b_zero, product)
+
+
+@ex.quantized_matmul.slip("D is the number of inputs, a_BD.shape[1], not of rows.")
+def rows_for_inputs(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    p, rows, columns, _ = _terms(a_BD, b_DH, product)
+    return p - a_zero * columns - b_zero * rows + len(a_BD) * a_zero * b_zero
+
+
+@ex.quantized_matmul.slip(
+    "Weights may have a zero point of their own: b_zero is forgotten."
+)
+def symmetric_weights(a_BD, a_zero, b_DH, b_zero, product=quant.int_matmul):
+    return quant.quantized_matmul(a_BD, a_zero, b_DH, 0, product)
 
 
 # ---- Observer ----
@@ -671,6 +790,28 @@ class Forgets(_Base):
         return answer
 
 
+@ex.Observer.slip("It holds the first batch only: every batch may stretch the range.")
+class FirstBatch(_Base):
+    seen = False
+
+    def see(self, x):
+        if not self.seen:
+            super().see(x)
+        self.seen = True
+
+
+@ex.Observer.slip("The first row alone is looked at: x may have any shape.")
+class FirstRow(_Base):
+    def see(self, x):
+        super().see(x[0] if x.dim() > 1 else x)
+
+
+@ex.Observer.slip("The largest mean, not the largest value: one number may be far out.")
+class Means(_Base):
+    def see(self, x):
+        super().see(x.mean(-1))
+
+
 # ---- pack_int4 ----
 
 
@@ -735,9 +876,19 @@ def wide_bytes(q_N):
     return n[0::2] | n[1::2] << 4
 
 
-@ex.pack_int4.slip("The shape is (1,), expected (0,). No numbers, no bytes.")
+@ex.pack_int4.slip("No numbers, no bytes: here is one.")
 def at_least_one_byte(q_N):
     return packing.pack_int4(q_N if len(q_N) else torch.zeros(1, dtype=torch.int8))
+
+
+@ex.pack_int4.slip("The last number of an odd count is lost: pair it with 0.")
+def drops_the_odd_one(q_N):
+    return packing.pack_int4(q_N[: len(q_N) // 2 * 2])
+
+
+@ex.pack_int4.slip("A zero is added although the count is even.")
+def always_one_more(q_N):
+    return packing.pack_int4(torch.cat([q_N, q_N.new_zeros(2 - len(q_N) % 2)]))
 
 
 # ---- unpack_int4 ----
@@ -777,7 +928,7 @@ def eight_is_positive(packed, count):
     return torch.where(n > 8, n - 16, n).to(torch.int8)
 
 
-@ex.unpack_int4.slip("One too many: `count` says where to stop.")
+@ex.unpack_int4.slip("All halves come back: `count` says where to stop.")
 def ignores_count(packed, count):
     n = _halves(packed)
     return torch.where(n > 7, n - 16, n).to(torch.int8)
@@ -792,6 +943,23 @@ def unsigned_bytes(packed, count):
 @ex.unpack_int4.slip("It always drops the last: `count` says where to stop.")
 def drops_the_last(packed, count):
     return packing.unpack_int4(packed, 2 * len(packed))[:-1]
+
+
+@ex.unpack_int4.slip("A byte without a sign ran over: 13 - 16 needs int16.")
+def runs_over(packed, count):
+    n = torch.stack([packed & 15, packed >> 4], 1).reshape(-1)[:count]
+    return torch.where(n > 7, n - 16, n).to(torch.int16)
+
+
+@ex.unpack_int4.slip("7 is still positive: from 8 up subtract 16.")
+def seven_is_negative(packed, count):
+    n = _halves(packed)[:count]
+    return torch.where(n > 6, n - 16, n).to(torch.int8)
+
+
+@ex.unpack_int4.slip("`count` numbers, not bytes: two of them stand in each.")
+def counts_bytes(packed, count):
+    return packing.unpack_int4(packed, 2 * len(packed))[: 2 * count]
 
 
 # ---- fake_quantize ----
@@ -867,6 +1035,26 @@ def truncated(x, scale, top):
     return scale * (steps + (steps.trunc() - steps).detach())
 
 
+@ex.fake_quantize.slip(
+    "The slope is that of the steps, 1 / scale: multiply by the scale outside."
+)
+def slope_of_the_steps(x, scale, top):
+    steps = (x / scale).clamp(-top, top)
+    return steps + (scale * steps.round() - steps).detach()
+
+
+@ex.fake_quantize.slip("Everything is let through at the lower end: clip at -top, too.")
+def no_lower_end(x, scale, top):
+    steps = (x / scale).clamp(max=top)
+    return scale * (steps + (steps.round() - steps).detach())
+
+
+@ex.fake_quantize.slip("top is a number of steps: clip x / scale, not x.")
+def clips_before_the_scale(x, scale, top):
+    steps = x.clamp(-top, top) / scale
+    return scale * (steps + (steps.round() - steps).detach())
+
+
 # ---- compensate ----
 
 
@@ -884,14 +1072,14 @@ def _fix(W_HD, C_DD, scale_HD, top, share, sign=1):
 
 
 @ex.compensate.slip(
-    "The error of the first was not passed on, or with the wrong sign: 0.4 became 0, so the second should hear of 0.4 that is missing."
+    "This is rounding to nearest: no column hears of the errors of those before it."
 )
 def nearest(W_HD, C_DD, scale_HD, top):
     return quant.quantize(W_HD, scale_HD, 0, -top, top)
 
 
 @ex.compensate.slip(
-    "The error of the first was not passed on, or with the wrong sign: 0.4 became 0, so the second should hear of 0.4 that is missing."
+    "The error has the wrong sign: 0.4 became 0, so the second should hear of 0.4 that is missing."
 )
 def wrong_way(W_HD, C_DD, scale_HD, top):
     return _fix(W_HD, C_DD, scale_HD, top, torch.linalg.solve, sign=-1)
@@ -944,7 +1132,7 @@ def in_place(W_HD, C_DD, scale_HD, top):
     return q_HD
 
 
-@ex.compensate.slip("Return the whole numbers, int8.")
+@ex.compensate.slip("These are floats: return the whole numbers as int8.")
 def float_answer(W_HD, C_DD, scale_HD, top):
     return quant.compensate(W_HD, C_DD, scale_HD, top).float()
 
@@ -955,13 +1143,15 @@ def from_the_right(W_HD, C_DD, scale_HD, top):
     return q.flip(1)
 
 
-@ex.compensate.slip("A scale for every weight: column d has scale_HD[:, d].")
+@ex.compensate.slip(
+    "A scale for every weight: column d has scale_HD[:, d], not the first of its row."
+)
 def first_scale(W_HD, C_DD, scale_HD, top):
     return quant.compensate(W_HD, C_DD, scale_HD[:, :1].expand_as(W_HD), top)
 
 
 @ex.compensate.slip(
-    "A scale for every weight: column d has scale_HD[:, d]. Not their mean."
+    "A scale for every weight: column d has scale_HD[:, d], not the mean of its row."
 )
 def mean_scale(W_HD, C_DD, scale_HD, top):
     mean = scale_HD.mean(1, keepdim=True).expand_as(W_HD)
@@ -993,17 +1183,43 @@ def one_more_mark(W_HD, C_DD, scale_HD, top):
     return _columns(W_HD, C_DD, scale_HD, top, low=-top - 1)
 
 
-@ex.compensate.slip("Each column is rounded, from the first to the last: D of them.")
+@ex.compensate.slip("The last column was left out: it is rounded, too.")
 def skips_the_last(W_HD, C_DD, scale_HD, top):
     q_HD = _columns(W_HD, C_DD, scale_HD, top)
     q_HD[:, -1] = 0
     return q_HD
 
 
-@ex.compensate.slip("Each column is rounded, from the first to the last: D of them.")
+@ex.compensate.slip("It stops after as many columns as there are rows: D of them.")
 def rows_instead_of_columns(W_HD, C_DD, scale_HD, top):
     q_HD = _columns(W_HD, C_DD, scale_HD, top)
     q_HD[:, len(W_HD) :] = 0
+    return q_HD
+
+
+@ex.compensate.slip(
+    "The columns are not rounded one by one: each one hears of all errors before it."
+)
+def all_errors_at_once(W_HD, C_DD, scale_HD, top):
+    q_HD = quant.quantize(W_HD, scale_HD, 0, -top, top)
+    error_HD, W_HD = W_HD - scale_HD * q_HD, W_HD.clone()
+    for d in range(W_HD.shape[1] - 1):
+        rest = slice(d + 1, None)
+        share = torch.linalg.solve(C_DD[rest, rest], C_DD[rest, d])
+        W_HD[:, rest] += error_HD[:, d, None] * share
+    return quant.quantize(W_HD, scale_HD, 0, -top, top)
+
+
+@ex.compensate.slip(
+    "The error is in steps: times the scale, it is what the weight lost."
+)
+def error_in_steps(W_HD, C_DD, scale_HD, top):
+    W_HD, q_HD = W_HD.clone(), torch.zeros_like(W_HD, dtype=torch.int8)
+    for d in range(W_HD.shape[1]):
+        q_HD[:, d] = quant.quantize(W_HD[:, d], scale_HD[:, d], 0, -top, top)
+        error_H = W_HD[:, d] / scale_HD[:, d] - q_HD[:, d]
+        share = torch.linalg.solve(C_DD[d + 1 :, d + 1 :], C_DD[d + 1 :, d])
+        W_HD[:, d + 1 :] += error_H[:, None] * share
     return q_HD
 
 
@@ -1038,7 +1254,7 @@ def quantiles(w_N, k, rounds):
 
 
 @ex.codebook.slip(
-    "It holds nan or inf. Start at torch.linspace(min, max, k); nearest, mean, nearest, mean; an empty one stays."
+    "The mean of nothing is nan: a value that nobody chose stays where it is."
 )
 def empty_means(w_N, k, rounds):
     values = _even_values(w_N, k)
@@ -1071,9 +1287,7 @@ def medians(w_N, k, rounds):
     return values, _nearest(w_N, values)
 
 
-@ex.codebook.slip(
-    "Start at torch.linspace(min, max, k); nearest, mean, nearest, mean; an empty one stays."
-)
+@ex.codebook.slip("A value that nobody chose stays where it is: here it went to 0.")
 def empties_to_zero(w_N, k, rounds):
     values = _even_values(w_N, k)
     for _ in range(rounds):
@@ -1100,29 +1314,55 @@ def no_last_choice(w_N, k, rounds):
     return _rounds(w_N, k, rounds, last=False)
 
 
-@ex.codebook.slip("This is the answer after 2 rounds: `rounds` says how many.")
+@ex.codebook.slip("This is one round more than `rounds`.")
 def one_round_more(w_N, k, rounds):
     return _rounds(w_N, k, rounds + 1)
 
 
-@ex.codebook.slip("This is the answer after 20 rounds: `rounds` says how many.")
+@ex.codebook.slip("These are always 20 rounds: `rounds` says how many.")
 def always_twenty(w_N, k, rounds):
     return _rounds(w_N, k, 20)
 
 
-@ex.codebook.slip("This is the answer after 2 rounds: `rounds` says how many.")
+@ex.codebook.slip("These are always 2 rounds: `rounds` says how many.")
 def always_two(w_N, k, rounds):
     return _rounds(w_N, k, 2)
 
 
-@ex.codebook.slip("This is the answer after 3 rounds: `rounds` says how many.")
+@ex.codebook.slip("It stops after 3 rounds: `rounds` says how many.")
 def three_at_most(w_N, k, rounds):
     return _rounds(w_N, k, min(rounds, 3))
 
 
-@ex.codebook.slip("Every value moves, the last as well: k = 5 of them.")
+@ex.codebook.slip(
+    "The last value never moves: every one goes to the mean of its weights."
+)
 def last_never_moves(w_N, k, rounds):
     return _rounds(w_N, k, rounds, moving=k - 1)
+
+
+@ex.codebook.slip(
+    "It starts at the first k weights: torch.linspace(min, max, k) is asked for."
+)
+def starts_at_weights(w_N, k, rounds):
+    values = w_N[:k].clone()
+    for _ in range(rounds):
+        values = _means(w_N, values, _nearest(w_N, values), k)
+    return values, _nearest(w_N, values)
+
+
+@ex.codebook.slip("One round is missing: `rounds` of them.")
+def one_round_fewer(w_N, k, rounds):
+    return _rounds(w_N, k, rounds - 1)
+
+
+@ex.codebook.slip("The range is made symmetric: start at linspace(min, max, k).")
+def symmetric_start(w_N, k, rounds):
+    size = w_N.abs().max().item()
+    values = torch.linspace(-size, size, k)
+    for _ in range(rounds):
+        values = _means(w_N, values, _nearest(w_N, values), k)
+    return values, _nearest(w_N, values)
 
 
 # ---- choose_bits ----
@@ -1179,12 +1419,14 @@ def too_strict(damage, sizes, budget):
     return _greedy(damage, sizes, budget, price, lambda total, b: total >= b)
 
 
-@ex.choose_bits.slip("It should return {layer: bits}.")
+@ex.choose_bits.slip("This is a list of bits: {layer: bits}.")
 def a_list(damage, sizes, budget):
     return list(quant.choose_bits(damage, sizes, budget).values())
 
 
-@ex.choose_bits.slip(told="raised KeyError")
+@ex.choose_bits.slip(
+    "Which steps a layer has stands in `damage`: not every one can be halved."
+)
 def fixed_steps(damage, sizes, budget):
     bits = dict.fromkeys(damage, 8)
     while sum(sizes[n] * bits[n] for n in bits) > budget:
@@ -1276,3 +1518,48 @@ def exhaustive(damage, sizes, budget):
     ]
     cost = lambda choice: sum(damage[n][b] for n, b in zip(damage, choice))
     return dict(zip(damage, min(fits, key=cost)))
+
+
+@ex.choose_bits.slip(
+    "Each layer goes down once per round: the cheapest step may be the same layer's again."
+)
+def once_a_round(damage, sizes, budget):
+    bits = {layer: max(costs) for layer, costs in damage.items()}
+    waiting = set(bits)
+    while sum(sizes[n] * bits[n] for n in bits) > budget:
+        steps = {
+            n: max((b for b in damage[n] if b < bits[n]), default=None) for n in bits
+        }
+        steps = {n: b for n, b in steps.items() if b is not None}
+        waiting = waiting & set(steps) or set(steps)
+        price = lambda n: (
+            (damage[n][steps[n]] - damage[n][bits[n]]) / sizes[n] / (bits[n] - steps[n])
+        )
+        layer = min(sorted(waiting), key=price)
+        bits[layer] = steps[layer]
+        waiting.discard(layer)
+    return bits
+
+
+@ex.choose_bits.slip("All layers go down together: one at a time, the cheapest.")
+def all_together(damage, sizes, budget):
+    bits = {layer: max(costs) for layer, costs in damage.items()}
+    while sum(sizes[n] * bits[n] for n in bits) > budget:
+        bits = {
+            n: max((b for b in damage[n] if b < bits[n]), default=bits[n]) for n in bits
+        }
+    return bits
+
+
+@ex.choose_bits.slip("It goes down to the fewest bits at once: one step at a time.")
+def straight_to_the_bottom(damage, sizes, budget):
+    price = lambda costs, now, then, size: (
+        (costs[then] - costs[now]) / (size * (now - then))
+    )
+    return _by_state(
+        damage,
+        sizes,
+        budget,
+        price,
+        lambda costs, now: min(costs) if now > min(costs) else None,
+    )

@@ -12,15 +12,35 @@ def the_median(values):
 
 
 @ex.mean.slip(
-    "Whole-number division `//` drops what is behind the point, or you divided by 2: divide by len(values)."
+    "This is halfway between the smallest and the largest: add up all the values."
 )
+def halfway(values):
+    return (min(values) + max(values)) / 2
+
+
+@ex.mean.slip("You divided by 2, however many values there are: divide by len(values).")
 def always_by_two(values):
     return sum(values) / 2
+
+
+@ex.mean.slip("You divided by 3, however many values there are: divide by len(values).")
+def always_by_three(values):
+    return sum(values) / 3
 
 
 @ex.mean.slip("Whole-number division `//` drops the half: use `/`.")
 def whole_number_division(values):
     return sum(values) // len(values)
+
+
+@ex.mean.slip("You rounded: the mean of whole numbers may lie between them.")
+def rounded(values):
+    return round(sum(values) / len(values))
+
+
+@ex.mean.slip("A set keeps equal values once: each of them counts.")
+def of_different_values(values):
+    return sum(set(values)) / len(set(values))
 
 
 @ex.mean.slip(told="is a `return` missing?")
