@@ -122,11 +122,38 @@ def test_derive_keeps_what_a_reader_needs_and_drops_the_rest():
     )
     assert [cell.id for cell in chapter.cells] == ["title", "f", "last"]
     title, f, last = chapter.cells
-    assert title.source == "# Ünï 梯度" and title.metadata == {}
+    assert title.source.startswith("# Ünï 梯度\n\n*Only looking? [The solved chapter]")
+    assert "(../solutions/x.ipynb)" in title.source and title.metadata == {}
     assert f.metadata == {"tags": ["setup"]}
     assert last.metadata == {"tags": ["raises-exception", "nbval-ignore-output"]}
     assert (f.outputs, f.execution_count) == ([], None)
     assert chapter.metadata == notebooks.METADATA
+
+
+def test_derive_keeps_the_first_picture_and_no_other():
+    pictures = [
+        nbformat.v4.new_output("display_data", {"image/png": "aa", "text/plain": "A."}),
+        nbformat.v4.new_output("display_data", {"text/markdown": "*A.*"}),
+    ]
+    text = nbformat.v4.new_output("stream", text="hello")
+    _, *cells = derived(
+        md("# T", "title"),
+        code("1", "hidden", ["solution"], outputs=pictures, execution_count=1),
+        code("2", "words", outputs=[text], execution_count=2),
+        code("3", "look", outputs=pictures, execution_count=3),
+        code("4", "again", outputs=pictures, execution_count=4),
+    ).cells
+    stored = [(c.id, c.outputs, c.execution_count) for c in cells]
+    assert stored == [("words", [], None), ("look", pictures, 1), ("again", [], None)]
+
+
+def test_the_line_that_leads_to_the_solved_chapter_comes_once():
+    once = notebooks.with_link("# T\n\nText.", "07_x.ipynb")
+    heading, _, line, _, rest = once.split("\n")
+    assert (heading, rest) == ("# T", "Text.") and "(../solutions/07_x.ipynb)" in line
+    assert notebooks.with_link(once, "07_x.ipynb") == once
+    assert notebooks.with_link("# T", "") == "# T"
+    assert notebooks.with_link("# T", "07_x.ipynb").split("\n")[2] == line
 
 
 def test_derive_drops_other_metadata_and_the_fingerprint_of_the_run():
@@ -507,18 +534,48 @@ def test_badges_are_well_formed():
 
 
 @pytest.mark.parametrize("url", ["", URL])
-def test_the_first_cell_finds_utils(url, tmp_path, monkeypatch):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+@pytest.mark.parametrize("folder", [".", "work", "work/week1/monday", "solutions"])
+def test_the_first_cell_finds_the_course_above(url, folder, tmp_path, monkeypatch):
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "check.py").touch()
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path / folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     exec(pages.bootstrap(url), {})
     assert Path(sys.path[0]) == tmp_path
     assert (url in pages.bootstrap(url)) or not url
+    lines = [line for line in pages.bootstrap(url).split("\n") if line]
+    assert len(lines) == (9 if url else 6) and max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("url", ["", URL])
+def test_outside_the_course_the_first_cell_says_what_to_do(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = [p for p in sys.path if not Path(p, "utils", "check.py").exists()]
+    monkeypatch.setattr(sys, "path", elsewhere)
+    with pytest.raises(AssertionError, match="not here: move this notebook into its"):
+        exec(pages.bootstrap(url), {})
+    graded = [*elsewhere, str(author.ROOT)]  # nbgrader names the course in PYTHONPATH
+    monkeypatch.setattr(sys, "path", graded)
+    exec(pages.bootstrap(url), {})
+    assert sys.path[0] == str(author.ROOT)
+
+
+def test_on_colab_the_first_cell_fetches_the_course_once(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(author.ROOT)])
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    monkeypatch.setattr(os, "system", commands.append)
+    exec(pages.bootstrap(URL), {})
+    assert commands == [f"git clone -q --depth=1 {URL} /content/course"]
 
 
 def test_the_map_of_the_readme_links_chapters(project):
     text = pages.readme_with_map((project / "README.md").read_text(), "")
-    assert "(chapters/07_one.ipynb)" in text and "(solutions/07_one.ipynb)" in text
+    row = next(line for line in text.split("\n") if "07_one" in line)
+    assert row.startswith("| [A question or a claim](solutions/07_one.ipynb) |")
+    assert "[notebook](chapters/07_one.ipynb)" in row
     assert text.startswith("# R\n<!-- map -->\n| chapter") and text.endswith("end\n")
     assert pages.readme_with_map(text, "") == text
     assert "mybinder.org" in pages.readme_with_map(text, URL)

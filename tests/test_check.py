@@ -110,6 +110,15 @@ def test_a_failure_that_was_hoped_for_is_told(error, says, capsys):
     assert said(capsys) == f"caught, as hoped (no broadcasting): {says}"
 
 
+def test_a_long_failure_breaks_between_words(capsys):
+    words = "shapes (32,784) and (10,784) not-aligned " * 6
+    with check.expect_failure("a matrix the wrong way round"):
+        raise ValueError(words)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 88
+    assert " ".join(lines).endswith(words.strip())
+
+
 def test_no_failure_is_a_failure():
     meant = pytest.raises(AssertionError, match="this was meant to fail: no reason")
     with meant, check.expect_failure("no reason"):
@@ -166,7 +175,7 @@ def test_any_guess_can_be_revealed(guess, says, capsys):
     check.reveal(guess, 4.0, "It had to be.", unit="GB")
     out = capsys.readouterr().out
     assert out.startswith(says), out
-    assert out.endswith("it is 4 GB. It had to be.\n")
+    assert out.endswith("; it is 4 GB. It had to be.\n")
 
 
 @pytest.mark.parametrize(
@@ -190,3 +199,64 @@ def test_a_tensor_can_be_revealed(capsys):
     torch = pytest.importorskip("torch")
     check.reveal(torch.ones(2), torch.tensor(2.0), "So.")
     assert said(capsys) == "you said tensor([1., 1.]); it is tensor(2.). So."
+    assert check.closeness(3.9, torch.tensor(4.0)) == ("within 10 %", True)
+    assert check.closeness((2, 3), torch.ones(2, 3).shape) == ("right", True)
+
+
+@pytest.mark.parametrize(
+    ("guess", "truth", "says", "near"),
+    [
+        (4, 4.0, "right", True),
+        (0.368, np.exp(-1), "right", True),
+        (4.2, 4, "within 10 %", True),
+        (-3.8, -4, "within 10 %", True),
+        (3, 4, "too small by a factor of 1.3", True),
+        (8, 4, "too large by a factor of 2", True),
+        (100, 4, "too large by a factor of 25", False),
+        (1, 2**20, "too small by a factor of 1,048,576", False),
+        (1e300, 1e-300, "too large by a factor of 1,000,000,000", False),
+        (-3, 4, "on the other side of zero", False),
+        (0, 4, "", False),
+        (4, 0.0, "", False),
+        (0, 0.0, "right", True),
+        (float("nan"), 4, "", False),
+        (10**400, 4, "", False),
+        (50_000, "50,378", "within 10 %", True),
+        ("3,000", 3000, "right", True),
+        (np.array([4.0]), 4, "right", True),
+        ("Quiet", "the quiet group", "right", True),
+        ("no", "none of them", "", False),
+        ("the", "the layer", "", False),
+        ("", "no", "", False),
+        ((3, 4), (3, 4), "right", True),
+        ([3, 4], (3, 4), "right", True),
+        ((3, 4), (4, 3), "", False),
+        (True, np.bool_(True), "right", True),
+        (True, False, "", False),
+        (print, 4, "", False),
+        (Mute(), Mute(), "", False),
+    ],
+    ids=range(29),
+)
+def test_how_close_a_guess_came(guess, truth, says, near, capsys):
+    assert check.closeness(guess, truth) == (says, near)
+    check.reveal(guess, truth, "So.")
+    assert (f", {says}; it is" if says else "; it is") in said(capsys)
+
+
+def test_the_guesses_near_the_truth_are_counted(capsys, monkeypatch):
+    monkeypatch.setattr(check, "_near", {})
+    check.guesses()
+    assert said(capsys) == "No guess was made since this notebook was started."
+    for guess, why in [(1, "One."), (3, "Two."), (None, "Three."), (2, "One.")]:
+        check.reveal(guess, 2, why)
+    check.reveal(100, 2, "Four.")
+    capsys.readouterr()
+    check.guesses()
+    assert said(capsys).startswith("2 of 3 guesses were right, or within a factor of")
+
+
+def test_numbers_in_a_list_are_told_as_numbers(capsys):
+    check.reveal([np.float64(2.5)], (np.int64(3),), "So.")
+    out = said(capsys)
+    assert out.startswith("you said [2.5]") and out.endswith("it is (3,). So.")

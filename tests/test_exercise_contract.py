@@ -628,6 +628,41 @@ def test_both_forms_are_shown_and_markup_is_escaped(shown):
     assert 'role="status"' in data["text/html"]
 
 
+@pytest.mark.parametrize("answer", [stub, lambda x: x])
+def test_the_calls_stand_in_the_verdict_as_text(answer, shown):
+    toy().check(answer)
+    for kind in ("text/plain", "text/html"):
+        assert "ex.double.hint()  ex.double.solution()" in shown.of(kind)[0]
+    assert shown.of("text/html")[0].startswith("<style>"), "buttons without a kernel go"
+    toy().check(lambda x: x * 2)
+    assert "hint" not in shown.of("text/plain")[1]
+    assert "<style>" not in shown.of("text/html")[1]
+
+
+def test_further_lines_of_a_value_stand_below_its_first():
+    exercise = toy()
+    exercise.test = lambda answer: same("case", answer(3), np.eye(3))
+    report = exercise.judge(lambda n: np.ones((3, 3)))[1]
+    begin = report.index("came out")
+    first, *others = report[begin:].split("\nexpected")[0].split("\n")
+    assert len(others) == 2 and first.startswith("came out  [[")
+    assert all(line.startswith(" " * 11 + "[") for line in others), report
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        ([np.float64(2.5), np.int64(3)], "[2.5, 3]"),
+        ((np.float32(0.5),), "(0.5,)"),
+        ({"w": [np.float64(1.5)]}, "{'w': [1.5]}"),
+        ({np.str_("a"): np.bool_(True)}, "{'a': True}"),
+    ],
+)
+def test_numpy_scalars_are_told_as_numbers(result, says):
+    report = toy().judge(lambda x: result)[1]
+    assert says in report and "np." not in report, report
+
+
 def test_in_a_script_the_plain_text_is_printed(capsys):
     toy().check(None)
     assert capsys.readouterr().out.startswith(
@@ -669,12 +704,12 @@ def test_a_missing_cell_is_named():
 def _buttons(monkeypatch, kernel=True):
     "The widgets of a check under a kernel: (exercise, hint, solution, what they told)."
     pytest.importorskip("ipywidgets")
-    import utils.plots
+    from utils import panels
 
     built = []
     shell = SimpleNamespace(kernel=1) if kernel else SimpleNamespace()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    monkeypatch.setattr(utils.plots, "display_widget", lambda *w: built.append(w))
+    monkeypatch.setattr(panels, "display_widget", lambda *w: built.append(w))
     exercise = toy()
     exercise.check(None)
     if not built:

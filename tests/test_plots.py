@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.test_exercise_contract import run_cells
-from utils import plots
+from utils import panels, plots
 from utils.built.train import History
 
 SAYS = "The line rises from zero to one in ten equal steps."
@@ -121,12 +121,13 @@ def test_colours_can_be_read_as_text_on_white():
 @pytest.fixture
 def lab(shown, monkeypatch):
     "Starts a lab: the controls by name, and what is shown."
-    panels = []
-    monkeypatch.setattr(plots, "display_widget", lambda *w: panels.append(w))
+    made = []
+    monkeypatch.setattr(panels, "display_widget", lambda *w: made.append(w))
+    monkeypatch.setattr(panels, "display_asleep", lambda: None)
 
     def start(function=draw, **controls):
         plots.explore(function, **controls)
-        panel, _ = panels[-1]
+        panel, _ = made[-1]
         knobs = {child.description: child for child in panel.children if knob(child)}
         return types.SimpleNamespace(panel=panel, knobs=knobs, shown=shown)
 
@@ -180,6 +181,7 @@ def test_the_default_is_where_a_control_starts(lab, control, start):
     (widget,) = it.knobs.values()
     assert widget.value == start
     assert widget.style.description_width == "initial"
+    assert widget.layout.max_width == "100%", "a narrow window"
     assert not getattr(widget, "continuous_update", False)
 
 
@@ -284,6 +286,7 @@ def test_in_colab_one_panel_holds_picture_and_caption(lab, monkeypatch):
 
     it = lab(show_it, height=(1, 5))
     slider, image, text = it.panel.children
+    assert it.panel._dom_classes == ("course-panel",)
     before = bytes(image.value)
     assert before.startswith(PNG) and image.format == "png"
     slider.value = 5
@@ -298,21 +301,29 @@ def test_in_colab_the_sentence_is_checked_too(lab, monkeypatch):
         lab(lambda height=2: (line(), "short"), height=(1, 5))
 
 
-def test_a_widget_is_shown_with_its_fallback(shown):
-    import ipywidgets
+def reload(widget):
+    "What a page asks for when it is loaded again: the whole state of a widget."
+    return widget.get_state()
 
-    button = ipywidgets.Button()
-    plots.display_widget(button, "a button")
-    ((data, _),) = shown
-    view = data["application/vnd.jupyter.widget-view+json"]
-    assert view == {"version_major": 2, "version_minor": 0, "model_id": button.model_id}
-    assert data["text/plain"] == "a button"
+
+def test_after_a_reload_the_picture_is_in_the_panel(lab):
+    it = lab(height=(1, 5))
+    again = it.panel.children[-1]
+    it.knobs["height"].value = 3
+    assert again.value == "", "the outputs are enough as long as they are reached"
+    assert "A line of height 3 " in reload(again)["value"]
+    assert "A line of height 3 " in reload(again)["value"], "a second reload"
+    before = reload(again)["value"]
+    it.knobs["height"].value = 5
+    assert '<img alt="A line of height 5 ' in again.value != before
+    assert "<p><em>A line of height 5 " in again.value
+    assert "height 5 " in it.shown.of("text/plain")[0], "what is saved follows too"
 
 
 KERNEL = """
 import os, sys
 sys.path.insert(0, os.environ["COURSE_ROOT"])
-from utils import plots
+from utils import panels, plots
 def draw(height=2):
     fig, ax = plots.subplots(size=(1, 1))
     return fig, f"A line of height {height} that is drawn in a kernel."
@@ -326,9 +337,10 @@ slider.value = 4
 
 def test_a_real_kernel_updates_what_was_shown(tmp_path):
     first, second, last = run_cells(tmp_path, *KERNEL)
-    assert [output.output_type for output in first] == ["display_data"] * 3
-    panel, picture, caption = (output["data"] for output in first)
+    assert [output.output_type for output in first] == ["display_data"] * 4
+    panel, asleep, picture, caption = (output["data"] for output in first)
     assert panel["text/plain"] == "controls: height"
+    assert "need a running kernel" in asleep["text/html"]
     assert (
         "height 4 " in picture["text/plain"] and "height 4 " in caption["text/markdown"]
     )

@@ -271,7 +271,8 @@ def test_the_map_counts_and_names_what_is_next(course, shown):
         if next_up:
             progress.record(*next_up.split(": "), "right")
     assert text.index("Zero") < text.index("One") < text.index("Two")
-    assert 'href="01_one.ipynb"' in table
+    assert 'href="01_one.ipynb"' in table and '"../solutions/01_one.ipynb"' in table
+    assert 'href="../GLOSSARY.md"' in table and 'href="../README.md"' in table
 
 
 def test_an_exercise_that_is_gone_is_not_counted(course, shown):

@@ -279,11 +279,25 @@ def test_an_exercise_is_followed_by_its_check(path):
 
 
 @chapter
-def test_a_chapter_shows_no_solution_and_no_output(path):
+def test_a_chapter_shows_no_solution_and_only_its_first_picture(path):
+    first_look, ids = None, []
     for cell in read(path).cells:
         assert "SOLUTION" not in cell.source, cell.id
-        if cell.cell_type == "code":
-            assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+        ids.append(cell.id)
+        if cell.cell_type == "markdown" or cell.execution_count is None:
+            assert not cell.get("outputs"), cell.id
+            continue
+        assert first_look is None and notebooks.has_picture(cell), cell.id
+        first_look = cell.id
+    if not path.name.startswith("00_"):
+        before = ids[: ids.index(first_look)]
+        assert not any(f"{i}-check" in ids for i in before), "after an exercise"
+
+
+@chapter
+def test_a_line_under_the_title_leads_to_the_solved_chapter(path):
+    title = read(path).cells[0].source
+    assert f"(../solutions/{path.name})" in title.split("\n")[2]
 
 
 # ---- stored outputs ----

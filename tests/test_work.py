@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 
 from utils.course import work
 from utils.files import ROOT
@@ -14,8 +15,8 @@ from utils.files import ROOT
 NAME = "01_descent.ipynb"
 
 
-def notebook(*sources, outputs=()):
-    """A notebook of code cells."""
+def notebook(*sources, outputs=(), language=IPythonKernel.language_info):
+    """A notebook of code cells, in a chapter's form, with a kernel's own words."""
     cells = [
         {
             "cell_type": "code",
@@ -27,7 +28,9 @@ def notebook(*sources, outputs=()):
         }
         for i, source in enumerate(sources)
     ]
-    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4})
+    metadata = {"language_info": dict(sorted(language.items()))}
+    book = {"cells": cells, "metadata": metadata, "nbformat": 4}
+    return json.dumps(book, indent=1) + "\n"
 
 
 @pytest.fixture
@@ -67,6 +70,19 @@ def book(root):
 def test_the_first_fill_copies_every_chapter_byte_by_byte(course):
     assert names(course) == [NAME]
     assert mine(course) == notebook("one")
+
+
+def test_a_copy_has_what_a_kernel_would_add_when_it_is_opened(course):
+    """So that a notebook has no unsaved change the moment it is opened."""
+    (course / "work" / NAME).unlink()
+    chapter = course / "chapters" / NAME
+    chapter.write_text(notebook("梯度", language={"name": "python"}), encoding="utf-8")
+    assert work.fill(course) == []
+    metadata = json.loads(mine(course))["metadata"]
+    assert metadata["language_info"] == IPythonKernel.language_info
+    assert work.fingerprint(course / "work" / NAME) == work.fingerprint(chapter)
+    chapter.write_text('{"cells": []}')
+    assert work.fill(course) == [], "even a notebook without any metadata"
 
 
 def test_nothing_is_written_when_nothing_changed(course, monkeypatch):

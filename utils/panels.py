@@ -4,8 +4,6 @@ A saved notebook keeps the place of a panel. JupyterLab writes "model not found"
 where the kernel that drew it is gone; a style sheet beside it hides the place instead.
 """
 
-import IPython.display as notebook
-
 VIEW = "application/vnd.jupyter.widget-view+json"
 OUT = ".jp-OutputArea-child"
 LIVE = ":has(.course-panel:not(.jupyter-widgets-disconnected))"
@@ -20,8 +18,8 @@ BUTTONS = (
 ASLEEP = f"""<style>
 {OUT}:not({LIVE}):has(+ {OUT} .course-asleep),
 {OUT}{LIVE} + {OUT}:has(.course-asleep),
-{OUT}:has(.course-again) + {OUT}:has(.course-asleep) + {OUT},
-{OUT}:has(.course-again) + {OUT}:has(.course-asleep) + {OUT} + {OUT} {{display: none}}
+{OUT}{LIVE}:has(.course-again) + {OUT} + {OUT},
+{OUT}{LIVE}:has(.course-again) + {OUT} + {OUT} + {OUT} {{display: none}}
 .course-asleep {{animation: course-asleep 3s}}
 @keyframes course-asleep {{from, 90% {{opacity: 0}}}}
 </style><p class="course-asleep"><em>The controls of this lab need a running kernel:
@@ -38,15 +36,19 @@ if (outputs) new MutationObserver(name).observe(outputs, {childList: true, subtr
 
 def display_widget(widget, says):
     "Display a widget; `says` stands for it where there are none."
+    from IPython.display import display
+
     # by hand, not by the widget's own method: Colab's ipywidgets 7 names it otherwise
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    notebook.display({VIEW: view, "text/plain": says}, raw=True)
+    display({VIEW: view, "text/plain": says}, raw=True)
 
 
 def display_asleep():
     "What stands below a lab's controls where they have no kernel."
+    from IPython.display import display
+
     says = "(Run this cell in a notebook to move the controls.)"
-    notebook.display({"text/html": ASLEEP + NAMES, "text/plain": says}, raw=True)
+    display({"text/html": ASLEEP + NAMES, "text/plain": says}, raw=True)
 
 
 def column(*children):

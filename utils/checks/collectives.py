@@ -64,8 +64,9 @@ def chunks_of(answer, N, n):
 
 
 def each_rank(case, results, want, rule):
-    for rank, (got, right) in enumerate(zip(results, want)):
-        same(f"{case}: rank {rank}", got, right, rule)
+    "From the last rank on: rank 0 is the one that special cases get right."
+    for rank in reversed(range(len(results))):
+        same(f"{case}: rank {rank}", results[rank], want[rank], rule)
 
 
 def sends(case, net, want, rule):
@@ -83,7 +84,9 @@ def keeps_dtype(fn, inputs):
     case = f"{len(inputs)} ranks, float32"
     inputs = [x.astype(np.float32) for x in inputs]
     results, _ = network(case, fn, inputs, hint=rule)
-    kinds = [str(got.dtype) for got in results if got is not None]
+    kinds = [
+        str(getattr(x, "dtype", type(x).__name__)) for x in results if x is not None
+    ]
     same(f"{case}: dtypes of the results", kinds, ["float32"] * len(kinds), rule)
 
 
@@ -128,7 +131,7 @@ def pass_right(answer):
 )
 def cut(answer):
     "N numbers in n chunks as equal as can be."
-    for N, n in ((12, 4), (10, 4), (7, 3), (2, 3), (5, 1), (1001, 8), (0, 2)):
+    for N, n in ((12, 4), (10, 4), (7, 3), (2, 3), (5, 1), (1001, 8), (15, 11), (0, 2)):
         case = f"cut({N}, {n})"
         got = list(answer(N, n))
         if not all(isinstance(chunk, slice) for chunk in got):
@@ -294,7 +297,7 @@ def reduce_scatter(answer):
 )
 def all_gather(answer):
     "Every rank's chunk, on every rank."
-    for n, N in ((3, 6), (2, 4), (4, 10), (5, 13), (3, 2), (1, 5)):
+    for n, N in ((4, 8), (2, 4), (3, 7), (5, 13), (3, 2), (1, 5)):
         case, whole = f"{n} rank{'s' * (n > 1)}, {N} numbers", np.arange(1.0, N + 1)
         parts = [whole[chunk] for chunk in chunks_of(answer, N, n)]
         results, net = network(

@@ -25,6 +25,10 @@ def _at_most(case, got, most, rule):
         raise Miss(rule, case, got, f"at most {most:,}")
 
 
+def _dtype(thing):
+    return getattr(thing, "dtype", type(thing).__name__)
+
+
 def _pair(case, got, rule):
     "Two things that an answer returns; Miss where there are not two."
     if not isinstance(got, (tuple, list)) or len(got) != 2:
@@ -125,14 +129,16 @@ def seconds(answer):
     same(f"{case}: is the clock read?", chip.looks > 0, True,
          rule="Read the clock that was handed in, clock().")  # fmt: skip
     same(case, got, 11, rule="The median over `repeats` awaited calls: 1 + 10.")
-    same("the work 90, 40, then 10; warm_up=2, repeats=1",
-         timed([90, 40, 10], warm_up=2, repeats=1)[0], 11,
-         rule="Warm up, wait, and only then start the clock.")  # fmt: skip
-    case = "the work 4 times 7, then 30, 20, 60, 40, 10, 50; warm_up=4, repeats=6"
-    got, chip = timed([7, 7, 7, 7, 30, 20, 60, 40, 10, 50], warm_up=4, repeats=6)
+    case = "the work 70, 90, 40, then 10; warm_up=3, repeats=1"
+    got, chip = timed([70, 90, 40, 10], warm_up=3, repeats=1)
+    same(f"{case}: calls of run()", chip.calls, 4,
+         rule="`warm_up` calls that do not count, then `repeats` that do.")  # fmt: skip
+    same(case, got, 11, rule="Warm up, wait, and only then start the clock.")
+    case = "the work 4 times 7, then 30, 20, 90, 40, 10, 80; warm_up=4, repeats=6"
+    got, chip = timed([7, 7, 7, 7, 30, 20, 90, 40, 10, 80], warm_up=4, repeats=6)
     same(f"{case}: calls of run()", chip.calls, 10,
          rule="`warm_up` calls that do not count, then `repeats` that do.")  # fmt: skip
-    same(case, got, 36, rule="Half of 11 .. 61 is faster, half slower: the median is the "
+    same(case, got, 36, rule="Half of 11 .. 91 is faster, half slower: the median is the "
          "mean of 31 and 41.")  # fmt: skip
     same("called without `repeats` and `warm_up`: calls of run()", timed([])[1].calls, 9,
          rule="They have values of their own: 7 repeats after 2 calls to warm up.")  # fmt: skip
@@ -220,10 +226,10 @@ def Ready(answer):
          rule="The same numbers as slow[i], one row each, in this order.")  # fmt: skip
     same(f"{case}: the labels", y_B, y_N[rows],
          rule="One label per row, in the order of the rows.")  # fmt: skip
-    same(f"{case}: the rows' dtype", x_BD.dtype, torch.float32,
+    same(f"{case}: the rows' dtype", _dtype(x_BD), torch.float32,
          rule="parse gives float32, and so does scaling it.")  # fmt: skip
-    same(f"{case}: the labels' dtype", y_B.dtype, torch.int64,
-         rule="Labels stay whole numbers: cross_entropy wants them so.")  # fmt: skip
+    same(f"{case}: the labels' dtype", _dtype(y_B), torch.int64,
+         rule="Labels stay a tensor of whole numbers: cross_entropy wants it so.")  # fmt: skip
     same(f"{case}: rows parsed for it", slow.parsed - 23, 0,
          rule="A batch still parses text: move the work into __init__.")  # fmt: skip
     _at_most(f"{case}: numbers written", work.writes, 2 * (4 * 6 + 4 + 4),
@@ -354,8 +360,9 @@ def round_to(answer):
         ("fp16", 5, 10, torch.float16),
         ("bf16", 8, 7, torch.bfloat16),
         ("e5m2", 5, 2, torch.float8_e5m2),
-        ("TF32", 8, 10, None),  # two formats without a dtype
+        ("TF32", 8, 10, None),  # formats without a dtype
         ("seven bits", 3, 3, None),
+        ("float64's exponents", 11, 20, None),
     ]:
         want = x.to(dtype).double() if dtype else _rounded(x, E, M)
         same(f"400 numbers of all sizes in {name} (E = {E}, M = {M})", answer(x, E, M),
@@ -418,6 +425,8 @@ def LossScaler(answer):
              rule="One gradient that is not finite leaves out the whole step.")  # fmt: skip
         same(f"{case}: what step returns", stepped, False,
              rule="A step that was left out returns False.")  # fmt: skip
+    same("LossScaler(): its scale", answer().scale, 2.0**16,
+         rule="Without `scale`, it starts high: at 2.0**16.")  # fmt: skip
     (weight,), _ = _weights(1)
     answer(scale=2.0**20).backward(weight.sum())
     same("scale 2**20: the gradient of a loss with slope 1", weight.grad, [2.0**20],
@@ -431,9 +440,9 @@ def LossScaler(answer):
         g, scales = torch.Generator().manual_seed(0), []
         for step in range(22):
             slopes = [torch.randn(3, generator=g), torch.randn(2, generator=g)]
-            if step in (1, 8, 11):
+            if step in (4, 11, 14):
                 slopes[0][step % 3] = bad
-            if step in (2, 8):
+            if step in (5, 11):
                 slopes[1][1] = bad
             for weights, scale in [(mine, ours.backward), (yours, theirs.scale)]:
                 for w in weights:
@@ -445,7 +454,7 @@ def LossScaler(answer):
             theirs.step(their_sgd)
             theirs.update()
             scales.append((float(ours.scale), theirs.get_scale()))
-        case = f"22 steps, {kind} at 1, 2, 8, 11, scale {first:g}, patience 3"
+        case = f"22 steps, {kind} at 4, 5, 11, 14, scale {first:g}, patience 3"
         got, want = np.log2(scales).T
         same(f"{case}: log2 of the scale", got, want,
              rule="Half after a bad step, double after `patience` good ones in a row: "
@@ -521,6 +530,12 @@ class _AskedScaler(precision.LossScaler):
         return super().step(optimizer)
 
 
+def _stale(model):
+    "Leaves gradients of an earlier batch behind: ones."
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+
+
 def _sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.5)
 
@@ -556,8 +571,7 @@ def amp_step(answer):
     mean = F.cross_entropy(_Spy()(X), y)
     model = _Spy()
     optimizer = _sgd(model)
-    for p in model.parameters():
-        p.grad = torch.ones_like(p)  # left behind by an earlier batch
+    _stale(model)
     case = "a bf16 step of a network 6-8-3 on 13 rows"
     loss = answer(model, X, y, optimizer, torch.bfloat16)
     same(f"{case}: the loss", loss, mean, rtol=0.02,
@@ -596,15 +610,18 @@ def amp_step(answer):
     with _asked_devices() as seen:
         answer(there, nowhere, y.to("meta"), _sgd(there), torch.bfloat16)
     same("a batch on the device 'meta': autocast is for", seen, ["meta"],
-         rule="Autocast belongs to one kind of device, that of the batch: "
+         rule="Autocast is opened once, for the kind of device that the batch is on: "
               "X_BD.device.type.")  # fmt: skip
-    model, scaler = _Spy(), _AskedScaler(1024.0)
+    same("is the model in training mode, as before?", model.training, True,
+         rule="A training step leaves the model in training mode.")  # fmt: skip
+    model, scaler = _Spy(), _AskedScaler(8.0)
+    _stale(model)
     loss = answer(model, X, y, _sgd(model), torch.bfloat16, scaler)
-    case = "a step with a scaler of 1024"
+    case = "a step with a scaler of 8, old gradients of 1 left behind"
     same(f"{case}: what it was asked for", scaler.asked, ["backward", "step"],
          rule="The scaler does both: scaler.backward(loss), then scaler.step(optimizer).")  # fmt: skip
     same(f"{case}: the weights", _flat(model.parameters()), _amp_by_hand(X, y, 1),
-         **near, rule="One step only: is optimizer.step() called once more?")  # fmt: skip
+         **near, rule="zero_grad with a scaler, too, and one step: the scaler's own.")  # fmt: skip
     same(f"{case}: the loss", loss, mean, rtol=0.02,
          rule="The loss itself is wanted, not the scaled one.")  # fmt: skip
 
@@ -637,11 +654,12 @@ def saved_bytes(answer):
     same("Linear(20, 30), ReLU, Linear(30, 7) on 50 rows of fp32", answer(network(), X),
          4 * 50 * (20 + 30),
          rule="Each layer's input, 20 and 30 wide, once, without the weights.")  # fmt: skip
-    deep = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Sigmoid())
-    case = "two layers of 8 with Tanh and Sigmoid on a batch (5, 2, 8)"
-    same(case, answer(deep, torch.randn(5, 2, 8)), 4 * 10 * (8 + 8 + 8),
-         rule="The input, and what tanh and sigmoid return: any number of axes, each "
-              "memory once.")  # fmt: skip
+    deep = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 9), nn.Sigmoid())
+    for shape in ((10, 8), (5, 2, 8)):
+        case = f"Linear(8, 6), Tanh, Linear(6, 9), Sigmoid on a batch {shape}"
+        same(case, answer(deep, torch.randn(shape)), 4 * 10 * (8 + 6 + 9),
+             rule="The input, and what tanh and sigmoid return: any number of axes, each "
+                  "memory once.")  # fmt: skip
     same(f"{case}: is the model in training mode, as before?", deep.training, True,
          rule="The model is left in eval mode: it is the caller's.")  # fmt: skip
     same(f"{case}: gradients in the model", sum(p.grad is not None for p in
@@ -653,6 +671,11 @@ def saved_bytes(answer):
     same("Linear(20, 30), Tanh, from here in float64, Sigmoid", answer(mixed, X),
          4 * 50 * (20 + 30) + 8 * 50 * 30,
          rule="Each tensor has its own size of a number: t.element_size().")  # fmt: skip
+    bent = nn.Sequential(nn.PReLU(), nn.Linear(20, 30), nn.PReLU())
+    same("PReLU, Linear(20, 30), PReLU on 50 rows", answer(bent, X),
+         4 * 50 * (20 + 20 + 30),
+         rule="What each of the three is given. The weights of all layers stay out, the "
+              "single number of a PReLU, too.")  # fmt: skip
     many = nn.Sequential(*[nn.Linear(16, 16) for _ in range(12)])
     same("twelve layers of 16 in a row, 32 rows", answer(many, torch.randn(32, 16)),
          4 * 32 * 16 * 12,
@@ -705,7 +728,7 @@ def step_flops(answer):
     first, second = 2 * 16 * 64 * 32, 2 * 16 * 32 * 10
     same("widths [64, 32, 10], B = 16", answer([64, 32, 10], 16), 2 * first + 3 * second,
          rule="Three products per layer, two for the first.")  # fmt: skip
-    for widths, B in [([5, 7], 3), ([6, 5, 4, 3, 2, 8], 2), ([12, 1, 12], 9)]:
+    for widths, B in [([5, 7], 3), ([5, 7, 11], 4), ([6, 5, 4, 3, 2, 8], 2)]:
         layers = [nn.Linear(D, H) for D, H in pairwise(widths)]
         with FlopCounterMode(display=False) as counter:
             nn.Sequential(*layers)(torch.zeros(B, widths[0])).sum().backward()
@@ -808,9 +831,17 @@ def Work(answer):
         (x * weight).sum().backward()
     same("a forward and a backward pass: calls and writes", [work.calls, work.writes],
          [want.calls, want.writes], rule="Every operator once, also those of backward.")  # fmt: skip
+    work = count(lambda: x.to("cpu", copy=True).sum().item())
+    same("x.to('cpu', copy=True).sum().item(): calls and writes",
+         [work.calls, work.writes], [3, 7],
+         rule="A copy is a call that writes, and a wait is a call as well.")  # fmt: skip
+    work = count(lambda: x[1])
+    same("x[1], a view: calls and writes", [work.calls, work.writes], [1, 3],
+         rule="Every result that is a tensor counts with its numbers, a view too.")  # fmt: skip
     work = count(lambda: x.split(1))
-    same("x.split(1), which returns a tuple: calls and syncs", [work.calls, work.syncs],
-         [1, 0], rule="A result may be a tuple: one call, and nobody waits.")  # fmt: skip
+    same("x.split(1), which returns a tuple: calls, writes, syncs",
+         [work.calls, work.writes, work.syncs], [1, 0, 0],
+         rule="A result may be a tuple: a call that writes no tensor, and nobody waits.")  # fmt: skip
 
 
 # ---- the planted script ----

@@ -7,8 +7,8 @@ from utils.exercises.cases import agree
 
 chapter = Chapter("04_optimizers")
 W = np.array([1.0, -2.0])
-G = np.array([[0.5, 1.0], [-1.0, 2.0], [0.25, -3.0]])  # the slopes of three steps
-TWO_STEPS = "slopes [0.5, 1] and [-1, 2]: w after each step"
+G = np.array([[0.5, 2.0], [-1.0, 1.0], [0.25, -3.0]])  # the slopes of three steps
+TWO_STEPS = "slopes [0.5, 2] and [-1, 1]: w after each step"
 
 
 def _follow(rule, grads, w=W, lr=0.1, **options):
@@ -94,7 +94,7 @@ def momentum(answer):
     grad = G[0].copy()
     w, state = _two(answer(W.copy(), grad, {}, lr=0.1, beta=0.9))
     grad[:] = 7.0  # a caller may use its array again
-    same("slope [0.5, 1]; its array is then filled with 7; slope [-1, 2]",
+    same("slope [0.5, 2]; its array is then filled with 7; slope [-1, 1]",
          _two(answer(w, G[1].copy(), state, lr=0.1, beta=0.9))[0], second,
          "The state holds the caller's own `grad`, which changes later: store a new "
          "array, as beta * 0.0 + grad is.")  # fmt: skip
@@ -187,9 +187,9 @@ def _adamw_path(b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
 )
 def adamw(answer):
     "Adam with decay beside the step."
-    grad, w = np.array([3.0, 0.001]), np.array([2.0, -2.0])
+    grad, w = np.array([3.0, 0.001]), np.array([2.0, -3.0])
     same(
-        "w = [2, -2], slope [3, 0.001], lr = 0.1, weight_decay = 0.5: first step",
+        "w = [2, -3], slope [3, 0.001], lr = 0.1, weight_decay = 0.5: first step",
         _follow(answer, [grad], w, weight_decay=0.5)[0],
         w - 0.1 - 0.1 * 0.5 * w,
         rule="Adam's step is lr here, for each weight; beside it goes lr * weight_decay * w.",
@@ -236,6 +236,9 @@ def warmup_cosine(answer):
     same("warmup = 0, total = 10, final left out: the rates of steps 0, 5 and 10",
          rates(0, 5, 10, warmup=0, total=10), [0.4, 0.2, 0.0],
          "Without a climb it begins at lr, and it ends at 0.")  # fmt: skip
+    same("lr = 1, warmup = 2, total = 6, final = 0.2: the rates of steps 0, 1, 2, 4 and 6",
+         rates(0, 1, 2, 4, 6, lr=1.0, warmup=2, total=6, final=0.2), [0.5, 1, 1, 0.6, 0.2],
+         "`lr`, `warmup`, `total` and `final` are arguments: use them all.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -266,14 +269,17 @@ def gradient_noise(answer):
         same(f"4 rows, 1 weight, all 0 but {words}, 8; 2,000 batches of 1",
              noise(lone, 1, 2000), np.sqrt(12.0), "Is every row drawn, and equally often?",
              rtol=0.08)  # fmt: skip
-    ones = {float(np.round(noise(lone, 1, 1, seed), 6)) for seed in range(20)}
-    same("the same rows; 1 batch of 1, from each of 20 seeds: the distances that come out",
-         sorted(ones), [2.0, 6.0], "One draw, one distance: that of an 8 or that of a 0.")  # fmt: skip
-    runs = [noise(cross, 2, 50, seed) for seed in (1, 1, 2)]
-    same("50 batches of 2: is seed 1 the same when run again?", agree(*runs[:2]), True,
-         "Draw with the `rng` you are given, or no run can be repeated.")  # fmt: skip
-    same("50 batches of 2: do seeds 1 and 2 give the same number?", agree(*runs[1:]), False,
-         "Seeds 1 and 2 give the same number: the draws ignore `rng`.")  # fmt: skip
+    twos = {float(np.round(noise(lone, 2, 1, seed), 6)) for seed in range(200)}
+    same("the same rows; 1 batch of 2, from each of 200 seeds: the distances that come out",
+         sorted(twos), [2.0, 6.0],
+         "One draw, one distance: batches hold one 8 (mean 4), two (8) or none (0), and "
+         "the mean of all rows is 2.")  # fmt: skip
+    many = np.random.default_rng(8).normal(size=(12, 3))
+    runs = [noise(many, 2, 50, seed) for seed in (1, 1, 2)]
+    same("12 random rows, 50 batches of 2: is seed 1 the same when run again?",
+         agree(*runs[:2]), True, "Draw with the `rng` you are given, or no run can be repeated.")  # fmt: skip
+    same("12 random rows, 50 batches of 2: do seeds 1 and 2 give the same number?",
+         agree(*runs[1:]), False, "Seeds 1 and 2 give the same number: the draws ignore `rng`.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -291,15 +297,18 @@ def he_init(answer):
     W_io = np.asarray(W_io)
     same(f"{case}: how many different weights its corner of 3 x 4 has",
          np.unique(W_io[:3, :4]).size, 12, "Draw each weight for itself.")  # fmt: skip
-    variance, size = W_io.var(), np.abs(W_io).mean()
+    variance, mean = W_io.var(), W_io.mean()
     same(f"{case}: 500 times their variance, to two digits", float(f"{500 * variance:.2g}"),
          2.0, "fan_in * sigma**2 / 2 should be 1: sigma is the root of 2 / fan_in.")  # fmt: skip
     same(f"{case}: their mean over their deviation, rounded",
-         np.round(W_io.mean() / np.sqrt(variance), 1) + 0.0, 0.0,
+         np.round(abs(mean) / np.sqrt(variance), 1), 0.0,
          "Weights of both signs, around 0.")  # fmt: skip
-    same(f"{case}: their mean size over their deviation, 0.80 for normal numbers",
-         np.round(size / np.sqrt(variance), 2), 0.80,
+    same(f"{case}: mean of weight**4 over variance**2, 3.0 for normal numbers",
+         np.round(np.mean(W_io**4) / variance**2, 1), 3.0,
          "The spread is right, but these are not normal draws.")  # fmt: skip
+    few = np.var(answer(50, 4000, np.random.default_rng(0)))
+    same("he_init(50, 4000, rng): 50 times their variance, to two digits",
+         float(f"{50 * few:.2g}"), 2.0, "sigma depends on `fan_in`.")  # fmt: skip
     runs = [answer(5, 4, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     same("he_init(5, 4, rng): is seed 1 the same when drawn again?", agree(*runs[:2]), True,
          "Draw from the `rng` you are given.")  # fmt: skip
@@ -332,19 +341,24 @@ def soft_threshold(answer):
     )
 
 
-HISTORIES = [  # patience, losses, where it first says stop, where the best is, a rule
-    (3, [3.0, 2.0, 2.5, 2.6, 1.5, 1.6, 1.7, 1.8, 9.0], 7, 4,
+NAN = float("nan")
+HISTORIES = [  # patience, losses, the epochs that say stop, the best epoch, a rule
+    (3, [3.0, 2.0, 2.5, 2.6, 1.5, 3.6, 3.7, 3.8, 9.0], {7, 8}, 4,
      "Stop once 3 epochs in a row brought nothing below the best so far."),
-    (3, [3.0, 2.0, 2.5, 2.4, 2.6], 4, 1,
+    (3, [3.0, 2.0, 2.5, 2.4, 2.6], {4}, 1,
      "2.4 is better than the loss before it, not than the best, 2: compare with best."),
-    (2, [1.0, 1.0, 1.0, 1.0], 2, 0,
+    (2, [1.0, 1.0, 1.0, 1.0], {2, 3}, 0,
      "Equal is not better: a flat loss must run out of patience."),
-    (2, [5.0, 4.0, 4.5, 3.0, 3.5], 5, 3,
+    (2, [5.0, 4.0, 4.5, 3.0, 3.5], set(), 3,
      "A better loss sets the count back to 0: 4.5 no longer counts."),
-    (1, [2.0, 3.0, 1.0], 1, 2,
+    (2, [1.0, 0.9999, 0.9998], set(), 2,
+     "Any lower loss counts, however little it gains."),
+    (1, [2.0, 1.0, 3.0], {2}, 1,
      "`patience` is an argument: with 1, the first epoch that is not better stops."),
-    (3, [2.0, float("nan")], 2, 0,
+    (3, [2.0, NAN], set(), 0,
      "nan compares false with everything: ask `loss < best`, and nan loses."),
+    (2, [NAN, NAN, 2.0], {1}, 2,
+     "The best loss is inf before the first epoch: nan is not below it, 2 is."),
 ]  # fmt: skip
 
 
@@ -357,7 +371,7 @@ HISTORIES = [  # patience, losses, where it first says stop, where the best is, 
 )
 def EarlyStopping(answer):
     "Keeps the best weights and says when to stop."
-    for patience, losses, stop, best, rule in HISTORIES:
+    for patience, losses, stops, best, rule in HISTORIES:
         case = (
             f"patience {patience}, losses {', '.join(f'{loss:g}' for loss in losses)}"
         )
@@ -367,7 +381,7 @@ def EarlyStopping(answer):
             said.append(stopper.update(loss, [w, V]))
             w += 1  # as training does: in place
             V -= 1
-        same(f"{case}: stop now?", said, [n >= stop for n in range(len(losses))], rule)
+        same(f"{case}: stop now?", said, [n in stops for n in range(len(losses))], rule)
         same(f"{case}: best_loss", stopper.best_loss, losses[best], rule)
         case = f"{case}; the weights are [n, n] and [[-n, -n, -n]] in epoch n"
         rule = f"Epoch {best} was the best: copy all its arrays, as training changes them later."
@@ -389,17 +403,9 @@ def shift_digits(answer):
     images[0, 0, 7] = 4.5
     images[1] = 1.5 * np.arange(64).reshape(8, 8) + 1.25
     images[2] = images[1].T + 0.5
-    whole, far = [(0, 0)], [(8, 0), (-8, 0), (0, 8), (0, -8)]
-    for down, right in [
-        (0, 2),
-        (1, 0),
-        (-1, 0),
-        (0, -2),
-        (2, -1),
-        (-3, 5),
-        *whole,
-        *far,
-    ]:
+    edges = [(0, 0), (8, 0), (-8, 0), (0, 8), (0, -8)]
+    moves = [(1, 2), (0, 2), (1, 0), (-1, 0), (0, -2), (2, -1), (-3, 5)]
+    for down, right in moves + edges:
         case = f"3 images moved by down = {down}, right = {right}"
         got = answer(images.reshape(3, 64), down, right)
         same(

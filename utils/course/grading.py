@@ -20,6 +20,7 @@ COURSE = {course!r}  # the folder that holds utils/ and solutions/
 sys.path.insert(0, COURSE)
 from nbgrader.preprocessors import ClearSolutions
 
+from utils.course import judge_steps
 from utils.course.notebooks import stub
 
 
@@ -29,16 +30,12 @@ def region(self, cell, language):  # a solution leaves the stub that a reader ge
 
 
 ClearSolutions._replace_solution_region = region
-os.environ["PYTHONPATH"] = COURSE  # where the kernels that grade find utils/
-os.environ["COURSE_PROGRESS"] = "off"  # nobody's answers count as the teacher's own
 path = os.path.dirname(sys.executable)  # nbgrader calls `alembic` by its bare name
 os.environ["PATH"] = path + os.pathsep + os.environ["PATH"]
 c = get_config()
 c.CourseDirectory.course_id = "course"
-c.Execute.timeout = 180  # seconds a cell; a check stops a loop without end much sooner
-c.OverwriteCells.add_missing_cells = True  # a test that a student deleted comes back
-# A student's file must not pass for a module: no imports from the submission's folder.
-c.Execute.extra_arguments = ["--InteractiveShellApp.ignore_cwd=True"]
+c.Autograde.sanitize_preprocessors = judge_steps.sanitize()
+c.Autograde.autograde_preprocessors = judge_steps.autograde()  # judged from outside
 """
 
 
@@ -75,10 +72,7 @@ def convert(text, points=None):
         test, test_id = cells[f"{name}-check"], f"{name}-check"
         test["metadata"]["nbgrader"] = metadata(test_id, **graded)
         test["metadata"]["tags"] = [*test["metadata"].get("tags", []), TAG]
-        test["source"] = (  # a name that a broken cell never bound: still to come
-            f'### BEGIN HIDDEN TESTS\n{name} = globals().get("{name}")\n'
-            f"### END HIDDEN TESTS\n{line(name)}\nex.{name}.require()"
-        ).splitlines(keepends=True)
+        test["source"] = [f"{line(name)}\n", f"ex.{name}.require()"]
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -66,24 +66,53 @@ def stub(source, where=""):
 
 
 def derive(text, where=""):
-    "The text of a solution notebook -> the text of its chapter. A pure function."
+    """The text of a solution notebook -> the text of its chapter. A pure function.
+
+    Its outputs go, but for the first picture: it gives nothing away, and shows a visitor
+    who runs nothing what the text speaks of.
+    """
     _refuse_what_would_change(text, where)
     solved = nbformat.reads(text, as_version=4)
     chapter = nbformat.v4.new_notebook(metadata=METADATA)
-    for cell in solved.cells:
-        tags = cell.metadata.get("tags", [])
-        if "solution" in tags:
-            continue
-        metadata = {"tags": tags} if tags else {}
+    kept = [cell for cell in solved.cells if "solution" not in _tags(cell)]
+    first_look = next(filter(has_picture, kept), None)
+    for cell in kept:
         if cell.cell_type == "markdown":
-            new = nbformat.v4.new_markdown_cell(cell.source, id=cell.id)
+            source = (
+                with_link(cell.source, where) if cell.id == "title" else cell.source
+            )
+            new = nbformat.v4.new_markdown_cell(source, id=cell.id)
         else:
             source = stub(cell.source, f"{where} cell {cell.id}")
             new = nbformat.v4.new_code_cell(source, id=cell.id)
-        new.metadata.update(metadata)
+        if cell is first_look:  # nbval refuses outputs without a count
+            new.outputs, new.execution_count = cell.outputs, 1
+        if _tags(cell):
+            new.metadata["tags"] = _tags(cell)
         chapter.cells.append(new)
     nbformat.validate(chapter)
     return written(chapter)
+
+
+def _tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def has_picture(cell):
+    "Whether a picture is among the stored outputs of a cell."
+    return any("image/png" in out.get("data", {}) for out in cell.get("outputs", []))
+
+
+def with_link(title, file):
+    "A chapter's first cell with a line below its heading that leads to the solved one."
+    line = (
+        f"*Only looking? [The solved chapter](../solutions/{file}) shows every answer "
+        "and every picture.*"
+    )
+    if not file or line in title:
+        return title
+    heading, _, rest = title.partition("\n")
+    return f"{heading}\n\n{line}\n{rest}".rstrip("\n")
 
 
 def _refuse_what_would_change(text, where):

@@ -4,21 +4,25 @@ import re
 
 from utils.exercises import progress
 
+FIRST_CELL = """import os
+import sys
+
+up = [os.path.abspath("../" * folders) for folders in range(9)]
+found = [p for p in up + sys.path if os.path.exists(f"{p}/utils/check.py")]
+assert found, "The course is not here: move this notebook into its folder work/."
+sys.path.insert(0, found[0])  # utils/ lies there"""
+FETCH = """get = "git clone -q --depth=1 URL /content/course"
+if "google.colab" in sys.modules and not os.path.exists("/content/course"):
+    os.system(get)
+up ="""
+
 
 def bootstrap(url):
-    "The first code cell: makes `utils` importable next door, and on Colab."
-    here = 'import os\nimport sys\n\nsys.path.insert(0, os.path.abspath(".."))  # utils/ lies there'
+    "The first code cell: makes `utils` importable from any folder of the course."
     if not url:
-        return here
-    return (
-        "import os\nimport subprocess\nimport sys\n\n"
-        'if "google.colab" in sys.modules and not os.path.isdir("/content/course"):\n'
-        f'    get = ["git", "clone", "-q", "--depth=1", "{url}", "/content/course"]\n'
-        "    subprocess.run(get, check=True)\n"
-        'if "google.colab" in sys.modules:\n'
-        '    os.chdir("/content/course/chapters")\n'
-        'sys.path.insert(0, os.path.abspath(".."))  # utils/ lies there'
-    )
+        return FIRST_CELL
+    cell = FIRST_CELL.replace("up =", FETCH.replace("URL", url))
+    return cell.replace("range(9)]", 'range(9)] + ["/content/course"]')
 
 
 def badges(url, chapter):
@@ -49,11 +53,12 @@ def with_address(notebook, url, chapter):
 
 def readme_with_map(text, url):
     "README's text with the table of chapters between its two marks."
-    rows = ["| chapter | exercises | read it solved |", "|---|---|---|"]
+    rows = ["| chapter, solved | exercises | to solve |", "|---|---|---|"]
     for c in progress.chapters():
         file, links = f"{c['name']}.ipynb", badges(url, c["name"])
-        title = f"[{c['title']}](chapters/{file})" + (f"<br>{links}" if links else "")
-        rows.append(f"| {title} | {len(c['exercises'])} | [solved](solutions/{file}) |")
+        solve = f"[notebook](chapters/{file})" + (f"<br>{links}" if links else "")
+        title = f"[{c['title']}](solutions/{file})"
+        rows.append(f"| {title} | {len(c['exercises'])} | {solve} |")
     return between("map", rows, text)
 
 

@@ -84,11 +84,29 @@ def note_given(work, book, name, version):
     write_book(work, book)
 
 
+def copy_of(chapter):
+    """A chapter's bytes with what JupyterLab adds of the kernel as soon as it opens it.
+
+    So that opening a notebook changes nothing, and leaves nothing to be saved.
+    """
+    notebook = json.loads(chapter.read_text(encoding="utf-8"))
+    notebook.setdefault("metadata", {})["language_info"] = {  # as ipykernel reports it
+        "codemirror_mode": {"name": "ipython", "version": sys.version_info[0]},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+        "version": sys.version.split()[0],
+    }
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def give(chapter, path, version, book):
     """Copy a chapter to work/; a crash in between leaves a file that counts as ours."""
     entry_of(book, path.name)["coming"] = version
     write_book(path.parent, book)
-    write_whole(path, chapter.read_bytes())
+    write_whole(path, copy_of(chapter))
     note_given(path.parent, book, path.name, version)
 
 

@@ -22,7 +22,6 @@ from utils.exercises.slips import NotYet, Slip, attempt, named
 from utils.files import ROOT
 from utils.limits import time_limit
 
-
 GOES_ON = "The chapter goes on with the reference answer. Help:"
 
 

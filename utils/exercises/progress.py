@@ -143,18 +143,20 @@ def show():
             missing = next(n for n in names if n not in done)
             next_up = f"{chapter['name']}: {missing.split('/')[1]}"
         bar = "●" * count + "○" * (len(names) - count)
+        file, left = f"{chapter['name']}.ipynb", 'style="text-align:left'
         rows.append(
-            f'<tr><td style="text-align:left"><a href="{chapter["name"]}.ipynb">'
-            f"{html.escape(chapter['title'])}</a></td>"
-            f'<td style="text-align:left;letter-spacing:.15em">{bar}</td>'
-            f"<td>{count} of {len(names)}</td></tr>"
+            f'<tr><td {left}"><a href="{file}">{html.escape(chapter["title"])}</a></td>'
+            f'<td {left};letter-spacing:.15em">{bar}</td><td>{count} of {len(names)}</td>'
+            f'<td><a href="../solutions/{file}">{file[:2]} solved</a></td></tr>'
         )
         text.append(f"{chapter['title']:<62} {bar}  {count} of {len(names)}")
     last = f"Next: {next_up}" if next_up else "Every exercise so far is solved."
     table = (
         '<table><tr><th style="text-align:left">chapter</th>'
-        '<th style="text-align:left">exercises</th><th>solved</th></tr>'
+        '<th style="text-align:left">exercises</th><th>solved</th><th>only looking?</th></tr>'
         + "".join(rows)
-        + f"</table><p>{html.escape(last)}</p>"
+        + f"</table><p>{html.escape(last)}</p><p>"
+        'All words, in English and Chinese: <a href="../GLOSSARY.md">GLOSSARY</a>. '
+        'The course as a whole: <a href="../README.md">README</a>.</p>'
     )
     tell("\n".join([*text, last]), table)

@@ -70,7 +70,8 @@ def _brief(value, limit=240):
         elif isinstance(value, (float, np.floating)):
             text = f"{float(value):.6g}"
         else:
-            text = repr(value)
+            with np.printoptions(legacy="1.25"):  # 2.5, not np.float64(2.5)
+                text = repr(value)
     except BaseException as error:
         text = f"an object whose text raises {type(error).__name__}"
     return _cut(text, limit)

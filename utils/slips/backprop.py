@@ -41,7 +41,8 @@ def multiplies_everything(graph, start, end):
 
 
 @ex.sum_over_paths.slip(
-    "No path arrived: the slope of a thing along itself is 1 (start == end)."
+    "No path arrived: walk back from `end`, and the slope of a thing along itself is 1 "
+    "(start == end)."
 )
 def never_arrives(graph, start, end):
     return sum(slope * never_arrives(graph, start, name) for name, slope in graph[end])
@@ -163,7 +164,7 @@ def seeds_the_youngest(graph, last):
 
 
 @ex.reverse_pass.slip(
-    "You walk every path; 2^200 never end. Visit each node once: it passes on all that "
+    "You walk every path; 2^60 never end. Visit each node once: it passes on all that "
     "its users reported, in one go."
 )
 def all_paths(graph, last):
@@ -171,7 +172,7 @@ def all_paths(graph, last):
 
 
 @ex.reverse_pass.slip(
-    "You walk every path; 2^200 never end. Visit each node once: it passes on all that "
+    "You walk every path; 2^60 never end. Visit each node once: it passes on all that "
     "its users reported, in one go."
 )
 def passes_on_at_once(graph, last):
@@ -526,7 +527,7 @@ def multiplies(grad, shape, axis=None):
 
 @ex.sum_backward.slip(
     "Each ROW was summed, so each row shares one gradient; you spread it down the "
-    "columns: put the axis back first."
+    "columns: put the axis back where it was."
 )
 def forgets_the_axis(grad, shape, axis=None):
     return np.broadcast_to(grad, shape)
@@ -591,24 +592,6 @@ def _youngest_first(nodes):
     return sorted(nodes, key=lambda node: -node.birth)
 
 
-@ex.history.slip(
-    "Recursion: a long chain is deeper than Python's stack. Keep your own list of nodes "
-    "to look at."
-)
-def recursive(last):
-    order, seen = [], set()
-
-    def visit(node):
-        if node not in seen and node.parents:
-            seen.add(node)
-            for parent in node.parents:
-                visit(parent)
-            order.append(node)
-
-    visit(last)
-    return _youngest_first(order)
-
-
 @ex.history.slip("A node comes before one of its users. Sort by birth, youngest first.")
 def as_found(last):
     return _gather(last)
@@ -645,32 +628,9 @@ def without_seen(last):
     return _youngest_first(found)
 
 
-@ex.history.slip(
-    "You walk every path; with 20,000 diamonds they never end. Ask who was seen before "
-    "you look at a node's parents, not afterwards."
-)
-def removes_doubles_afterwards(last):
-    return _youngest_first(set(without_seen(last)))
-
-
 @ex.history.slip("`last` itself is missing.")
 def without_last(last):
     return _youngest_first(_gather(last))[1:]
-
-
-@ex.history.slip(
-    "It compares node after node: does `in` look through a list? That reads every entry; "
-    "a set answers at once."
-)
-def asks_a_list(last):
-    found, waiting = [last], [last]
-    while waiting:
-        node = waiting.pop()
-        for parent in node.parents:
-            if parent.parents and parent not in found:
-                found.append(parent)
-                waiting.append(parent)
-    return _youngest_first(found)
 
 
 @ex.history.slip(
@@ -689,6 +649,50 @@ def follows_one_parent(last):
         found.append(last)
         last = last.parents[0]
     return found
+
+
+# last, for they take long
+
+
+@ex.history.slip(
+    "Recursion: a long chain is deeper than Python's stack. Keep your own list of nodes "
+    "to look at."
+)
+def recursive(last):
+    order, seen = [], set()
+
+    def visit(node):
+        if node not in seen and node.parents:
+            seen.add(node)
+            for parent in node.parents:
+                visit(parent)
+            order.append(node)
+
+    visit(last)
+    return _youngest_first(order)
+
+
+@ex.history.slip(
+    "You walk every path; with 5,000 diamonds they never end. Ask who was seen before "
+    "you look at a node's parents, not afterwards."
+)
+def removes_doubles_afterwards(last):
+    return _youngest_first(set(without_seen(last)))
+
+
+@ex.history.slip(
+    "It compares node after node: does `in` look through a list? That reads every entry; "
+    "a set answers at once."
+)
+def asks_a_list(last):
+    found, waiting = [last], [last]
+    while waiting:
+        node = waiting.pop()
+        for parent in node.parents:
+            if parent.parents and parent not in found:
+                found.append(parent)
+                waiting.append(parent)
+    return _youngest_first(found)
 
 
 # ---- backward ----
@@ -828,9 +832,7 @@ def starts_from_anything(last):
     last.grad = np.ones_like(last.data)
     for node in nodes:
         inputs = [p.data for p in node.parents]
-        for parent, part in zip(
-            node.parents, node.rule(node.grad, inputs, node.data)
-        ):
+        for parent, part in zip(node.parents, node.rule(node.grad, inputs, node.data)):
             parent.grad = _join(parent.grad, _unbroadcast(part, parent.data.shape))
 
 
@@ -918,9 +920,7 @@ def leaves_the_nudge(f, *tensors, h=1e-5, tol=1e-6):
     "The two sides lie 2h apart: divide their difference by 2h, not by h."
 )
 def divides_by_h(f, *tensors, h=1e-5, tol=1e-6):
-    pairs = _pairs(
-        f, tensors, h, slope=lambda above, here, below: (above - below) / h
-    )
+    pairs = _pairs(f, tensors, h, slope=lambda above, here, below: (above - below) / h)
     return _judged(_largest(pairs), tol)
 
 
@@ -980,9 +980,7 @@ def last_tensor_only(f, *tensors, h=1e-5, tol=1e-6):
     return _judged(_largest(_pairs(f, tensors, h)[:, -size:]), tol)
 
 
-@ex.gradcheck.slip(
-    "It finds the gap and says nothing: raise AssertionError above tol."
-)
+@ex.gradcheck.slip("It finds the gap and says nothing: raise AssertionError above tol.")
 def never_raises(f, *tensors, h=1e-5, tol=1e-6):
     return _largest(_pairs(f, tensors, h))
 
@@ -1116,7 +1114,9 @@ def empty_for_zeros(f, *tensors, h=1e-5, tol=1e-6):
     return _judged(_largest(_pairs(f, tensors, h, zeros=np.empty)), tol)
 
 
-@ex.gradcheck.slip("It returns one number, the largest gap, not a list of words or flags.")
+@ex.gradcheck.slip(
+    "It returns one number, the largest gap, not a list of words or flags."
+)
 def says_true(f, *tensors, h=1e-5, tol=1e-6):
     _judged(_largest(_pairs(f, tensors, h)), tol)
     return [True]
@@ -1167,7 +1167,9 @@ def one_loss_per_row(z, labels):
     return -np.log(p), _soft(z, labels)[1]
 
 
-@ex.softmax_cross_entropy.slip("This is the mean probability: take the logarithm first.")
+@ex.softmax_cross_entropy.slip(
+    "This is the mean probability: take the logarithm first."
+)
 def mean_probability(z, labels):
     p = _probabilities(z)[np.arange(len(labels)), labels]
     return p.mean(), _soft(z, labels)[1]
@@ -1186,7 +1188,9 @@ def gradient_not_averaged(z, labels):
     return _soft(z, labels)[0], _soft(z, labels, mean=False)[1]
 
 
-@ex.softmax_cross_entropy.slip("Divided by the number of classes; the mean is over rows.")
+@ex.softmax_cross_entropy.slip(
+    "Divided by the number of classes; the mean is over rows."
+)
 def divided_by_classes(z, labels):
     loss, grad = _soft(z, labels)
     return loss, grad * len(labels) / z.shape[1]
@@ -1323,6 +1327,13 @@ def open_above_one(grad, X, W, out):
     return _layer(grad * (out > 1), X, W)
 
 
+@ex.linear_relu_backward.slip(
+    "The smallest outputs count as 0: the mask is out > 0, without a margin."
+)
+def open_above_a_margin(grad, X, W, out):
+    return _layer(grad * (out > 1e-2), X, W)
+
+
 @ex.linear_relu_backward.slip("The mask is missing in W's gradient.")
 def mask_only_for_x(grad, X, W, out):
     masked = grad * (out > 0)
@@ -1387,9 +1398,7 @@ def _sgd(parameters, loss_of, lr, clear=None, step=None):
     return float(loss.data)
 
 
-@ex.sgd_step.slip(
-    "The old gradient is still in it: clear every grad before backward."
-)
+@ex.sgd_step.slip("The old gradient is still in it: clear every grad before backward.")
 def never_clears(parameters, loss_of, lr):
     return _sgd(parameters, loss_of, lr, clear=[])
 
@@ -1455,9 +1464,7 @@ def loss_afterwards(parameters, loss_of, lr):
 
 for times in (lambda lr, grad: lr * grad, lambda lr, grad: grad * lr):
 
-    @ex.sgd_step.slip(
-        "Its grad is None after backward: leave such a parameter alone."
-    )
+    @ex.sgd_step.slip("Its grad is None after backward: leave such a parameter alone.")
     def trips_over_idle(parameters, loss_of, lr, times=times):
         for p in parameters:
             p.grad = None

@@ -100,6 +100,13 @@ def backwards(N, n):
     return right_cut(N, n)[::-1]
 
 
+@ex.cut.slip(
+    "15 / 11 * 11 is 14.999... here, so the last number is lost: N * i // n is exact."
+)
+def by_fractions(N, n):
+    return [slice(int(N / n * i), int(N / n * (i + 1))) for i in range(n)]
+
+
 @ex.cut.slip("Dealt like cards, every n-th number: a chunk is a row of neighbours.")
 def every_nth(N, n):
     return [slice(i, N, n) for i in range(n)]

@@ -1,3 +1,5 @@
+"Chapter 17: small wrong programs, each with the sentence that names it."
+
 from contextlib import contextmanager
 
 import torch
@@ -62,6 +64,21 @@ def weights_in_float32(grads_RP, rows_R):
     return weights.to(grads_RP.dtype) @ grads_RP
 
 
+@ex.mean_of_shards.slip(
+    "The result has the gradients' dtype, float32 here: rows_R in that dtype, too."
+)
+def always_in_float64(grads_RP, rows_R):
+    rows = torch.tensor(rows_R, dtype=torch.float64)
+    return rows @ grads_RP.double() / rows.sum()
+
+
+@ex.mean_of_shards.slip(
+    "This is the gradient of the largest shard: all shards count, by their rows."
+)
+def largest_shard(grads_RP, rows_R):
+    return grads_RP[rows_R.index(max(rows_R))].clone()
+
+
 # ---- average_gradients ----
 
 
@@ -73,7 +90,9 @@ def _each(model):
             yield p
 
 
-@ex.average_gradients.slip("This is the sum over all ranks: divide by their number.")
+@ex.average_gradients.slip(
+    "This is the sum over all ranks: divide by their number, after the sum has come."
+)
 def forgot_to_divide(model):
     for p in _each(model):
         dist.all_reduce(p.grad)
@@ -93,7 +112,9 @@ def never_waits(model):
         p.grad /= dist.get_world_size()
 
 
-@ex.average_gradients.slip("This is the sum over all ranks: divide by their number.")
+@ex.average_gradients.slip(
+    "This is the sum over all ranks: divide by their number, after the sum has come."
+)
 def divides_too_early(model):
     works = []
     for p in _each(model):
@@ -112,7 +133,7 @@ def divides_twice(model):
 
 
 @ex.average_gradients.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order. A rank skips the gradient that it does not have, or sends it later than the others. Bring zeros, in that parameter's own place."
+    "The ranks hang: a rank skips the gradient that it does not have. It brings zeros."
 )
 def skips_none(model):
     for p in model.parameters():
@@ -122,7 +143,7 @@ def skips_none(model):
 
 
 @ex.average_gradients.slip(
-    "Rank 0 has the mean, this rank not: dist.reduce serves one rank."
+    "Only rank 0 has the mean: dist.reduce serves one rank, dist.all_reduce all."
 )
 def reduces_to_one(model):
     for p in _each(model):
@@ -139,7 +160,9 @@ def averages_the_weights(model):
         p.data /= dist.get_world_size()
 
 
-@ex.average_gradients.slip("The weight is right: does the loop reach every parameter?")
+@ex.average_gradients.slip(
+    "Only matrices were averaged: does the loop reach the biases?"
+)
 def weights_only(model):
     for p in _each(model):
         if p.ndim > 1:
@@ -168,7 +191,7 @@ def thaws(model):
 
 
 @ex.average_gradients.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order."
+    "The ranks hang: a sum over all ranks is called by all of them."
 )
 def only_rank_0_calls(model):
     for p in _each(model):
@@ -192,7 +215,7 @@ def real_calls(model):
 
 
 @ex.average_gradients.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order. A rank skips the gradient that it does not have, or sends it later than the others. Bring zeros, in that parameter's own place."
+    "The ranks hang: the missing gradient leaves later than on the others. Bring zeros in that parameter's own place."
 )
 def missing_ones_last(model):
     parts = list(model.parameters())
@@ -216,8 +239,32 @@ def zeros_for_all(model):
 
 
 @ex.average_gradients.slip(
-    "The layer behind the frozen parameter is trained: skip the frozen one and go on."
+    "torch.empty_like holds whatever was there before: torch.zeros_like."
 )
+def empty_for_missing(model):
+    for p in model.parameters():
+        if p.requires_grad:
+            if p.grad is None:
+                p.grad = torch.empty_like(p)
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+
+
+@ex.average_gradients.slip(
+    "Divided by the number of ranks that have a gradient: the mean is over all ranks."
+)
+def mean_of_those_who_have_one(model):
+    for p in model.parameters():
+        if p.requires_grad:
+            have = torch.tensor(float(p.grad is not None), dtype=p.dtype)
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            dist.all_reduce(p.grad)
+            dist.all_reduce(have)
+            p.grad /= have
+
+
+@ex.average_gradients.slip("The loop ends at the frozen parameter: skip it and go on.")
 def stops_at_frozen(model):
     for p in model.parameters():
         if not p.requires_grad:
@@ -229,7 +276,7 @@ def stops_at_frozen(model):
 
 
 @ex.average_gradients.slip(
-    "The layer behind the frozen parameter is trained: skip the frozen one and go on."
+    "The loop looks at two parameters only: a frozen one moves the others back."
 )
 def first_two(model):
     for p in list(model.parameters())[:2]:
@@ -241,7 +288,7 @@ def first_two(model):
 
 
 @ex.average_gradients.slip(
-    "A frozen parameter stays as it is, and so does its gradient: no exchange, no None."
+    "A frozen parameter stays as it is, and so does its gradient: not None."
 )
 def empties_frozen(model):
     for p in model.parameters():
@@ -251,7 +298,7 @@ def empties_frozen(model):
 
 
 @ex.average_gradients.slip(
-    "A frozen parameter stays as it is, and so does its gradient: no exchange, no None."
+    "A frozen parameter stays as it is, and so does its gradient: no exchange."
 )
 def exchanges_frozen(model):
     for p in model.parameters():
@@ -313,13 +360,15 @@ def averages(model):
         dist.broadcast(x, src=0)
 
 
-@ex.synchronise.slip("Rank 1 still has its own start.")
+@ex.synchronise.slip(
+    "Each rank still has its own start: nothing was written into the parameters."
+)
 def seeds_too_late(model):
     torch.manual_seed(0)
 
 
 @ex.synchronise.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order. Does every rank broadcast, and with the same src?"
+    "The ranks hang: each broadcasts from itself. All name the same src, rank 0."
 )
 @torch.no_grad()
 def from_itself(model):
@@ -328,7 +377,7 @@ def from_itself(model):
 
 
 @ex.synchronise.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order. Does every rank broadcast, and with the same src?"
+    "The ranks hang: a broadcast is called by all, those who receive as well."
 )
 @torch.no_grad()
 def only_rank_0_sends(model):
@@ -337,7 +386,7 @@ def only_rank_0_sends(model):
             dist.broadcast(x, src=0)
 
 
-@ex.synchronise.slip("Rank 0 got the last rank's: src=0.")
+@ex.synchronise.slip("These are the last rank's: src=0.")
 @torch.no_grad()
 def from_the_last(model):
     for x in (*model.parameters(), *model.buffers()):
@@ -358,7 +407,7 @@ def new_parameters(model):
 
 
 @ex.synchronise.slip(
-    "The ranks agree, but not on rank 0's weights: a seed helps only what is drawn after it."
+    "The ranks agree, but not on rank 0's weights: they were drawn anew. Copy them."
 )
 @torch.no_grad()
 def same_seed_again(model):
@@ -367,7 +416,9 @@ def same_seed_again(model):
         p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype))
 
 
-@ex.synchronise.slip("Rank 1 still has its own start.")
+@ex.synchronise.slip(
+    "Each rank still has its own start: nothing was written into the parameters."
+)
 @torch.no_grad()
 def a_copy_of_each(model):
     for x in (*model.parameters(), *model.buffers()):
@@ -420,6 +471,31 @@ def thaws_all(model):
     course.synchronise(model)
     for p in model.parameters():
         p.requires_grad_(True)
+
+
+@ex.synchronise.slip(
+    "Parameters are leaves that require grad: fill them under torch.no_grad()."
+)
+def without_no_grad(model):
+    for x in (*model.parameters(), *model.buffers()):
+        dist.broadcast(x, src=0)
+
+
+@ex.synchronise.slip(
+    "Buffers of whole numbers stay each rank's own: batch norm counts its batches in one."
+)
+@torch.no_grad()
+def floats_only(model):
+    for x in (*model.parameters(), *model.buffers()):
+        if x.is_floating_point():
+            dist.broadcast(x, src=0)
+
+
+@ex.synchronise.slip("The weights stay frozen: leave requires_grad as it is.")
+def freezes_all(model):
+    for p in model.parameters():
+        p.requires_grad_(False)
+    course.synchronise(model)
 
 
 # ---- shard_order ----
@@ -489,7 +565,7 @@ def unshuffled(N, rank, world, seed=0, epoch=0):
 
 
 @ex.shard_order.slip(
-    "The shape is (0,), expected (1,). With fewer rows than ranks the order is repeated more than once."
+    "The order was extended once only: with fewer rows than ranks it is repeated more than once."
 )
 def extends_once(N, rank, world, seed=0, epoch=0):
     order = _order(N, seed + epoch)
@@ -508,6 +584,31 @@ def repeats_the_last(N, rank, world, seed=0, epoch=0):
 )
 def other_seed(N, rank, world, seed=0, epoch=0):
     return _extended(_order(N, seed * (epoch + 1)), world)[rank::world]
+
+
+@ex.shard_order.slip("It returns a list; others split it and index with it: a tensor.")
+def a_list(N, rank, world, seed=0, epoch=0):
+    return _extended(_order(N, seed + epoch), world)[rank::world].tolist()
+
+
+@ex.shard_order.slip(
+    "One row too many where N is a multiple of world: nothing is added there."
+)
+def always_extends(N, rank, world, seed=0, epoch=0):
+    order = _order(N, seed + epoch)
+    return torch.cat([order, order[: world - N % world]])[rank::world]
+
+
+@ex.shard_order.slip("seed has no effect: the generator is seeded with seed + epoch.")
+def epoch_alone(N, rank, world, seed=0, epoch=0):
+    return _extended(_order(N, epoch), world)[rank::world]
+
+
+@ex.shard_order.slip(
+    "The world starts shuffled: rank r has places r, r + world ... of the order, not r + 1."
+)
+def one_place_on(N, rank, world, seed=0, epoch=0):
+    return _extended(_order(N, seed + epoch), world)[(rank + 1) % world :: world]
 
 
 # ---- mean_over_ranks ----
@@ -542,7 +643,7 @@ def total_only(total, count):
 
 
 @ex.mean_over_ranks.slip(
-    "float32 holds whole numbers up to 16,777,216: the last row was lost. Use dtype=torch.float64."
+    "float32 keeps 7 digits, and whole numbers up to 16,777,216 only: use dtype=torch.float64."
 )
 def in_float32(total, count):
     both = torch.tensor([total, float(count)])
@@ -565,7 +666,7 @@ def by_ranks(total, count):
 
 
 @ex.mean_over_ranks.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order."
+    "The ranks hang: a rank without rows makes the call, too, and brings 0 and 0."
 )
 def skips_the_empty(total, count):
     if count == 0:
@@ -581,7 +682,7 @@ def whole_totals(total, count):
 
 
 @ex.mean_over_ranks.slip(
-    "Right to 7 digits, and float64 has 15: something on the way was float32. Keep the dtype."
+    "The totals went through float32, which keeps 7 digits: use dtype=torch.float64."
 )
 def total_in_float32(total, count):
     t, c = torch.tensor(float(total)), torch.tensor(count)
@@ -682,9 +783,7 @@ def no_loss(model, optimizer, X_BD, y_B):
     _step(model, optimizer, X_BD, y_B, dist.get_world_size())
 
 
-@ex.parallel_step.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order. A rank without rows makes every call, too."
-)
+@ex.parallel_step.slip("The ranks hang: a rank without rows makes every call, too.")
 def skips_an_empty_shard(model, optimizer, X_BD, y_B):
     if len(y_B) == 0:
         return 0.0
@@ -703,7 +802,9 @@ def sum_of_losses(model, optimizer, X_BD, y_B):
     return course.mean_over_ranks(total.item(), len(y_B))
 
 
-@ex.parallel_step.slip("The weights have not moved.")
+@ex.parallel_step.slip(
+    "The weights have not moved: is there a gradient when optimizer.step() comes?"
+)
 def forgets_to_step(model, optimizer, X_BD, y_B):
     total = F.cross_entropy(model(X_BD), y_B, reduction="sum")
     return course.mean_over_ranks(total.item(), len(y_B))
@@ -751,6 +852,37 @@ def leaves_eval(model, optimizer, X_BD, y_B):
     loss = course.parallel_step(model, optimizer, X_BD, y_B)
     model.eval()
     return loss
+
+
+@ex.parallel_step.slip(
+    "The forward pass ran in eval(): dropout and batch norm would not train."
+)
+def eval_inside(model, optimizer, X_BD, y_B):
+    model.eval()
+    loss = course.parallel_step(model, optimizer, X_BD, y_B)
+    model.train()
+    return loss
+
+
+@ex.parallel_step.slip(
+    "The loss after the step: it is that of the step's own forward pass."
+)
+def loss_afterwards(model, optimizer, X_BD, y_B):
+    course.parallel_step(model, optimizer, X_BD, y_B)
+    total = F.cross_entropy(model(X_BD), y_B, reduction="sum")
+    return course.mean_over_ranks(total.item(), len(y_B))
+
+
+@ex.parallel_step.slip(
+    "The weights have not moved: is there a gradient when optimizer.step() comes?"
+)
+def zero_too_late(model, optimizer, X_BD, y_B):
+    total = F.cross_entropy(model(X_BD), y_B, reduction="sum")
+    total.backward()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    return course.mean_over_ranks(total.item(), len(y_B))
 
 
 @ex.parallel_step.slip(
@@ -847,6 +979,41 @@ def packs_better(sizes, cap):
 @ex.make_buckets.slip("Inside a bucket, too, the last parameter comes first.")
 def sorted_inside(sizes, cap):
     return [sorted(b) for b in _fill(reversed(range(len(sizes))), sizes, cap)]
+
+
+@ex.make_buckets.slip(
+    "No bucket is open yet when the first parameter comes, whatever its size."
+)
+def opens_by_size_alone(sizes, cap):
+    buckets, room = [], 0
+    for i in reversed(range(len(sizes))):
+        if sizes[i] > room:
+            buckets.append([])
+            room = cap
+        buckets[-1].append(i)
+        room -= sizes[i]
+    return buckets
+
+
+@ex.make_buckets.slip(
+    "Sorted by size: backward finishes parameters in the model's order, reversed."
+)
+def largest_first(sizes, cap):
+    numbers = sorted(range(len(sizes)), key=lambda i: (-sizes[i], -i))
+    return _fill(numbers, sizes, cap)
+
+
+@ex.make_buckets.slip("Cut into groups of equal number: cap is a number of bytes.")
+def equal_counts(sizes, cap):
+    numbers = list(reversed(range(len(sizes))))
+    each = max(1, cap // max(sizes, default=1))
+    return [numbers[i : i + each] for i in range(0, len(numbers), each)]
+
+
+@ex.make_buckets.slip("These are bytes; a bucket lists its parameters' numbers.")
+def sizes_for_numbers(sizes, cap):
+    buckets = _fill(reversed(range(len(sizes))), sizes, cap)
+    return [[sizes[i] for i in bucket] for bucket in buckets]
 
 
 # ---- Overlapped ----
@@ -958,7 +1125,7 @@ class never_begins_again(_Base):
 
 
 @ex.Overlapped.slip(
-    "The ranks hang. A collective call returns when every rank has made it, so all ranks make the same calls in the same order. Buckets leave in their own order: none before the one ahead of it."
+    "The ranks hang: buckets leave as they fill, which differs from rank to rank. None leaves before the one ahead of it."
 )
 class as_they_come(_Base):
     def begin(self):
@@ -1086,7 +1253,9 @@ class sends_at_the_first_gradient(_Base):
                 self.send()
 
 
-@ex.Overlapped.slip("Every gradient is 0.5 times what it should be.")
+@ex.Overlapped.slip(
+    "Every gradient is half of what it should be: divide by the number of ranks, once."
+)
 class halves(_Base):
     def finish(self):
         super().finish()
@@ -1107,13 +1276,24 @@ class adds_the_mean(_Base):
 
 
 @ex.Overlapped.slip(
-    "Does each piece of the flat tensor go to the parameter it came from, in the same order?"
+    "The pieces of the flat tensor went to other places: split in the order of the bucket, and view_as each parameter."
 )
 class mixes_them_up(_Base):
     def finish(self):
         super().finish()
         for p in self.model.parameters():
             p.grad = p.grad.flip(0)
+
+
+@ex.Overlapped.slip(
+    "torch.empty_like holds whatever was there before: torch.zeros_like."
+)
+class empty_for_missing_ones(_Base):
+    def send(self):
+        bucket = self.buckets[len(self.flying)]
+        grads = [torch.empty_like(p) if p.grad is None else p.grad for p in bucket]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        self.flying.append((flat, dist.all_reduce(flat, async_op=True)))
 
 
 # ---- accumulate ----
@@ -1217,6 +1397,29 @@ def empties_at_the_end(parallel, optimizer, batches):
     optimizer.zero_grad()
 
 
+@ex.accumulate.slip(
+    "One step after each micro-batch: let the gradients add up, then step once."
+)
+def steps_each_time(parallel, optimizer, batches):
+    for X, y in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(parallel.model(X), y).backward()
+        parallel.finish()
+        optimizer.step()
+
+
+@ex.accumulate.slip("The last loss is not divided: all micro-batches count alike.")
+def last_one_whole(parallel, optimizer, batches):
+    optimizer.zero_grad()
+    with parallel.no_sync():
+        for X, y in batches[:-1]:
+            (F.cross_entropy(parallel.model(X), y) / len(batches)).backward()
+    X, y = batches[-1]
+    F.cross_entropy(parallel.model(X), y).backward()
+    parallel.finish()
+    optimizer.step()
+
+
 @ex.accumulate.slip(told="case: 2 ranks, 1 micro-batch")
 def fails_on_one(parallel, optimizer, batches):
     if len(batches) == 1:
@@ -1256,7 +1459,7 @@ def never_rests(ready, seconds):
 
 
 @ex.timeline.slip(
-    "A bucket left before it was full: the first starts at 1, the third at 6."
+    "A bucket left before it was full: the link rests until the next one is."
 )
 def first_only(ready, seconds):
     free, trips = ready[0] if ready else 0.0, []
@@ -1292,3 +1495,24 @@ def ends_only(ready, seconds):
         free = max(r, free) + s
         ends.append(free)
     return ends
+
+
+@ex.timeline.slip("Sorted by when they are full: buckets leave in their own order.")
+def as_they_fill(ready, seconds):
+    free, trips = 0.0, [None] * len(ready)
+    for i in sorted(range(len(ready)), key=lambda i: ready[i]):
+        start = max(ready[i], free)
+        free = start + seconds[i]
+        trips[i] = (start, free)
+    return trips
+
+
+@ex.timeline.slip(
+    "Two buckets are on the link at once: one waits until the link is free."
+)
+def since_the_last_start(ready, seconds):
+    start, trips = 0.0, []
+    for r, s in zip(ready, seconds):
+        start = max(r, start)
+        trips.append((start, start + s))
+    return trips

@@ -246,6 +246,16 @@ def only_sizes(f, at, h=1e-4):
     return np.abs(_nudge(f, at, h))
 
 
+@ex.numeric_gradient.slip("The step is h itself, not a share h of the coordinate.")
+def share_of_the_coordinate(f, at, h=1e-4):
+    slope = np.zeros(len(at))
+    for i in range(len(at)):
+        step = np.zeros(len(at))
+        step[i] = h * at[i]
+        slope[i] = (f(at + step) - f(at - step)) / (2 * step[i])
+    return slope
+
+
 # ---- mse_gradient ----
 
 
@@ -569,9 +579,8 @@ def no_bracket(X):
     return X - X.mean(0) / X.std(0), X.mean(0), X.std(0)
 
 
-def _scaled(X, std, mean=None):
-    mean = X.mean(0) if mean is None else mean
-    return (X - mean) / std, mean, std
+def _scaled(X, std):
+    return (X - X.mean(0)) / std, X.mean(0), std
 
 
 @ex.standardise.slip("The deviation is not divided out.")
@@ -675,6 +684,13 @@ def in_place_floats(X):
     return X / std, mean, std
 
 
+@ex.standardise.slip(
+    "A small deviation was raised to a least one: only 0 is replaced, by 1."
+)
+def at_least(X):
+    return _scaled(X, np.maximum(X.std(0), 1e-3))
+
+
 # ---- minibatches ----
 
 
@@ -683,7 +699,7 @@ def in_order(N, size, rng):
     return [np.arange(N)[i : i + size] for i in range(0, N, size)]
 
 
-@ex.minibatches.slip("The last 2 rows are dropped: a smaller last batch is fine.")
+@ex.minibatches.slip("The last rows are dropped: a smaller last batch is fine.")
 def drops_the_rest(N, size, rng):
     order = rng.permutation(N)
     return [order[i : i + size] for i in range(0, N - size + 1, size)]
@@ -818,6 +834,12 @@ def one_swap(N, size, rng):
 )
 def each_batch_anew(N, size, rng):
     return [rng.permutation(N)[: min(size, N - i)] for i in range(0, N, size)]
+
+
+@ex.minibatches.slip("A last batch of one row is lost: range(0, N, size), not N - 1.")
+def ends_one_early(N, size, rng):
+    order = rng.permutation(N)
+    return [order[i : i + size] for i in range(0, N - 1, size)]
 
 
 # ---- sgd ----
@@ -1018,7 +1040,22 @@ def steps_from_the_epochs_start(X, y, lr, epochs, size, seed):
     return w, b
 
 
+@ex.sgd.slip("An empty batch has no mean: stop before N where `size` divides it.")
+def empty_end_of_an_epoch(X, y, lr, epochs, size, seed):
+    rng, w, b = np.random.default_rng(seed), np.zeros(X.shape[1]), 0.0
+    with np.errstate(all="ignore"):
+        for _ in range(epochs):
+            order = rng.permutation(len(y))
+            for i in range(0, len(y) + 1, size):
+                rows = order[i : i + size]
+                error = X[rows] @ w + b - y[rows]
+                w = w - lr * 2 * X[rows].T @ error / len(rows)
+                b = b - lr * 2 * error.sum() / len(rows)
+    return w, b
+
+
 # ---- doubling_months ----
+
 
 SLOPE = growth_slope()
 for sentence, months in {

@@ -248,6 +248,19 @@ def lower_middle(run, wait, repeats=7, warm_up=2, clock=None):
     return _seconds(run, wait, repeats, warm_up, clock, best=statistics.median_low)
 
 
+@ex.seconds.slip("The warm-up is among the samples: it must not count.")
+def warm_up_counted(run, wait, repeats=7, warm_up=2, clock=None):
+    return _seconds(run, wait, warm_up + repeats, 0, clock)
+
+
+@ex.seconds.slip(
+    "This is a mean without the ends: the median is the one in the middle."
+)
+def trimmed_mean(run, wait, repeats=7, warm_up=2, clock=None):
+    inner = lambda taken: statistics.mean(sorted(taken)[1:-1] or taken)
+    return _seconds(run, wait, repeats, warm_up, clock, best=inner)
+
+
 # ---- step_seconds ----
 
 
@@ -479,6 +492,27 @@ class one_row_fewer(gpu.Ready):
         return len(self.y_N) - 1
 
 
+@ex.Ready.slip("These labels are a list: y_N[rows] is a tensor.")
+class list_of_labels(gpu.Ready):
+    def __getitems__(self, rows):
+        return self.X_ND[rows], [self.y_N[i] for i in rows]
+
+
+@ex.Ready.slip("The rows are sorted: keep the order in which they were asked for.")
+class sorted_rows(gpu.Ready):
+    def __getitems__(self, rows):
+        return self.X_ND[sorted(rows)], self.y_N[sorted(rows)]
+
+
+@ex.Ready.slip(
+    "These are neighbours of the first row, not the rows that were asked for."
+)
+class a_slice(gpu.Ready):
+    def __getitems__(self, rows):
+        run = slice(rows[0], rows[0] + len(rows))
+        return self.X_ND[run], self.y_N[run]
+
+
 # ---- value_of ----
 
 
@@ -545,7 +579,7 @@ def infinity_for_nan(bits, E, M):
     return sign * math.inf if e == 2**E - 1 else precision.value_of(bits, E, M)
 
 
-@ex.value_of.slip("Zero has a sign, too: here it is -0.0.")
+@ex.value_of.slip("Zero has a sign, too: -1.0 * 0 keeps it, -1 * 0 and + 0.0 lose it.")
 def one_zero(bits, E, M):
     return precision.value_of(bits, E, M) + 0.0
 
@@ -721,6 +755,23 @@ def smallest_of_fp16(x, E, M):
 )
 def truncates(x, E, M):
     return _round(x, E, M, torch.trunc)
+
+
+@ex.round_to.slip(
+    "The largest number itself is finite: infinite is what rounds to more."
+)
+def largest_is_infinite(x, E, M):
+    y = _round(x, E, M, limit=False)
+    largest = (2 - 2.0**-M) * 2.0 ** (2 ** (E - 1) - 1)
+    return torch.where(y.abs() >= largest, x.sign() * torch.inf, y)
+
+
+@ex.round_to.slip("Subnormals begin one power too low: clamp the exponent at 1 - bias.")
+def clamped_too_low(x, E, M):
+    bias = 2 ** (E - 1) - 1
+    spacing = 2.0 ** ((torch.frexp(x).exponent.double() - 1).clamp(min=-bias) - M)
+    y = torch.round(x / spacing) * spacing
+    return torch.where(y.isfinite(), precision.round_to(y, E, M), x)
 
 
 # ---- LossScaler ----
@@ -1193,6 +1244,46 @@ def returns_none(model, X, y, optimizer, dtype, scaler=None):
     _amp(model, X, y, optimizer, dtype, scaler)
 
 
+@ex.amp_step.slip(
+    "Autocast was never opened: model.to(dtype) and back rounds the weights."
+)
+def there_and_back(model, X, y, optimizer, dtype, scaler=None):
+    optimizer.zero_grad()
+    model.to(dtype)
+    loss = F.cross_entropy(model(X.to(dtype)), y)
+    loss.backward()
+    model.float()
+    optimizer.step()
+    return loss.detach().float()
+
+
+@ex.amp_step.slip(
+    "With a scaler the old gradients are still added: optimizer.zero_grad()."
+)
+def no_zero_grad_with_a_scaler(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model, X, y, optimizer, dtype, scaler, zero=scaler is None)
+
+
+@ex.amp_step.slip("The model is left in eval mode: this is a training step.")
+def switches_to_eval_mode(model, X, y, optimizer, dtype, scaler=None):
+    return _amp(model.eval(), X, y, optimizer, dtype, scaler)
+
+
+@ex.amp_step.slip("No scaler was given, and one was made: its step waits for the chip.")
+def makes_a_scaler(model, X, y, optimizer, dtype, scaler=None):
+    scaler = scaler or precision.LossScaler(1024.0)
+    return _amp(model, X, y, optimizer, dtype, scaler)
+
+
+@ex.amp_step.slip(
+    "This is the loss after the step: return that from which it was made."
+)
+def loss_afterwards(model, X, y, optimizer, dtype, scaler=None):
+    _amp(model, X, y, optimizer, dtype, scaler)
+    with torch.no_grad(), torch.autocast(X.device.type, dtype=dtype):
+        return F.cross_entropy(model(X), y)
+
+
 # ---- saved_bytes ----
 
 
@@ -1291,6 +1382,29 @@ def runs_backward(model, X):
 )
 def size_of_the_input(model, X):
     return X.element_size() * numbers(model, X)
+
+
+@ex.saved_bytes.slip(
+    "Only the linear layers' inputs: tanh and sigmoid keep what they return."
+)
+def inputs_of_linear_layers(model, X):
+    total = 0
+    for layer in model:
+        total += X.nbytes * isinstance(layer, torch.nn.Linear)
+        X = layer(X)
+    return total
+
+
+@ex.saved_bytes.slip("Nothing is kept under no_grad: let the forward pass record.")
+def records_nothing(model, X):
+    with torch.no_grad():
+        return profiling.saved_bytes(model, X)
+
+
+@ex.saved_bytes.slip("A weight is saved as a view, too: know it by its data_ptr().")
+def parameters_by_type(model, X):
+    found = [t for t in _saved(model, X)[0] if not isinstance(t, torch.nn.Parameter)]
+    return sum({t.data_ptr(): t.nbytes for t in found}.values())
 
 
 # ---- step_bytes ----
@@ -1423,6 +1537,17 @@ def three_layers_at_most(widths, B):
     return 2 * pairs[0] + 3 * sum(pairs[1:3])
 
 
+@ex.step_flops.slip("It is the first layer that saves a product, not the largest.")
+def largest_saves(widths, B):
+    return 3 * sum(_products(widths, B)) - max(_products(widths, B))
+
+
+@ex.step_flops.slip("The biases are counted as well: matrix products alone.")
+def with_biases(widths, B):
+    pairs = [2 * B * (D + 1) * H for D, H in zip(widths, widths[1:])]
+    return 3 * sum(pairs) - pairs[0]
+
+
 # ---- idle_share ----
 
 
@@ -1514,6 +1639,16 @@ def longest_gap(spans):
 def sorts_the_callers(spans):
     spans.sort()
     return profiling.idle_share(spans)
+
+
+@ex.idle_share.slip("This counts the gaps: add up how long they last.")
+def number_of_gaps(spans):
+    spans = sorted(spans)
+    until, gaps = spans[0][0], 0
+    for start, end in spans:
+        gaps += start > until
+        until = max(until, end)
+    return gaps / len(spans)
 
 
 # ---- Work ----
@@ -1641,6 +1776,32 @@ class always_looks_at_the_argument(profiling.Work):
     def note(self, name, args, out):
         x = args[0]
         super().note(name, (x, *args[1:]), out)
+
+
+@ex.Work.slip("Copies and waits are operators like others: they count as calls, too.")
+class copies_are_no_calls(profiling.Work):
+    def note(self, name, args, out):
+        calls, writes = self.calls, self.writes
+        super().note(name, args, out)
+        if name in ("_to_copy", "_local_scalar_dense"):
+            self.calls, self.writes = calls, writes
+
+
+@ex.Work.slip("A view is a result like others: its numbers count.")
+class views_are_free(profiling.Work):
+    def note(self, name, args, out):
+        writes = self.writes
+        super().note(name, args, out)
+        if isinstance(out, torch.Tensor) and out._base is not None:
+            self.writes = writes
+
+
+@ex.Work.slip("Only a result that is a tensor counts for writes, not those in a tuple.")
+class opens_tuples(profiling.Work):
+    def note(self, name, args, out):
+        super().note(name, args, out)
+        if isinstance(out, (tuple, list)):
+            self.writes += sum(t.numel() for t in out)
 
 
 # ---- train_fast ----
@@ -1806,3 +1967,17 @@ def losses_alone(model, train, valid, price_C, device, epochs=2, B=32):
 def judges_at_the_end(model, train, valid, price_C, device, epochs=2, B=32):
     losses, right = _fast(model, train, valid, price_C, device, epochs, B)
     return losses, right[-1:]
+
+
+@ex.train_fast.slip("The validation rows are not scaled: as the training rows are.")
+def raw_validation(model, train, valid, price_C, device, epochs=2, B=32):
+    (X, y), (V, w) = train, valid
+    return _fast(model, train, (V * X.std() + X.mean(), w), price_C, device, epochs, B)
+
+
+@ex.train_fast.slip("One loss per step: these are the means of the epochs.")
+def loss_per_epoch(model, train, valid, price_C, device, epochs=2, B=32):
+    losses, right = _fast(model, train, valid, price_C, device, epochs, B)
+    steps = len(losses) // epochs
+    means = [sum(losses[i * steps :][:steps]) / steps for i in range(epochs)]
+    return means, right

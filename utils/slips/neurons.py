@@ -3,7 +3,6 @@ import numpy as np
 from utils.built import neurons as right
 from utils.checks import neurons as ex
 
-
 # ---- linear ----
 
 

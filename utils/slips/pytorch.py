@@ -1,5 +1,6 @@
 """Chapter 05: small wrong programs, and the sentence that names each."""
 
+import functools
 import io
 import json
 import os
@@ -69,7 +70,9 @@ def adds_sizes(shape):
     return tuple(sum(shape[i + 1 :]) or 1 for i in range(len(shape)))
 
 
-@ex.strides_of.slip("An axis of 1 has a stride as every other, though it is never used.")
+@ex.strides_of.slip(
+    "An axis of 1 has a stride as every other, though it is never used."
+)
 def nothing_for_ones(shape):
     return tuple(0 if n == 1 else s for s, n in zip(_strides(shape), shape))
 
@@ -183,21 +186,30 @@ def refuses_new_axes(shape, strides, wanted):
 # ---- Module ----
 
 
-class _Right:
+class _Silent:
+    "A right Module, but for the call."
+
     def __setattr__(self, name, value):
         found = self.__dict__.setdefault("found", {})
         found.pop(name, None)
-        if isinstance(value, _Right) or getattr(value, "requires_grad", False):
+        if isinstance(value, _Silent) or getattr(value, "requires_grad", False):
             found[name] = value
         object.__setattr__(self, name, value)
 
     def named_parameters(self, prefix=""):
         for name, value in self.__dict__.get("found", {}).items():
-            if isinstance(value, _Right):
+            if isinstance(value, _Silent):
                 yield from value.named_parameters(prefix + name + ".")
             else:
                 yield prefix + name, value
 
+
+@ex.Module.slip("A Module can be called like a function: write __call__.")
+class NotCallable(_Silent):
+    pass
+
+
+class _Right(_Silent):
     def __call__(self, *inputs):
         return self.forward(*inputs)
 
@@ -402,11 +414,6 @@ class KeepsTheModule(_TwoNotes):
         tensors.pop(name, None)
 
 
-@ex.Module.slip("A Module can be called like a function: write __call__.")
-class NotCallable:
-    __setattr__, named_parameters = _Right.__setattr__, _Right.named_parameters
-
-
 @ex.Module.slip("__call__ runs forward and loses what it returns: return it.")
 class CallsButForgets(_Right):
     def __call__(self, *inputs):
@@ -445,6 +452,97 @@ class _Layer(_Right):
         return X @ self.weight.T + self.bias
 
 
+def _layer(weight=None, bias=None, forward=None):
+    "A Linear class with its weight, its bias or its forward made in another way."
+
+    class Made(_Layer):
+        def __init__(self, D, H):
+            super().__init__(D, H)
+            self.weight = self.weight if weight is None else weight(D, H)
+            self.bias = self.bias if bias is None else bias(D, H)
+
+        def forward(self, X):
+            return super().forward(X) if forward is None else forward(self, X)
+
+    return Made
+
+
+def _drawn(low, high, *shape):
+    return torch.empty(*shape).uniform_(low, high).requires_grad_()
+
+
+NO_LEAF = (
+    "is the result of an operation, not a leaf: its .grad will stay None. Scale first, "
+    ".requires_grad_() last."
+)
+PAST = "so it would never learn: forward uses the tensor itself, not its .data or .detach()."
+AXES = "Rows may have axes in front, (..., D): X @ weight.T takes any number of them."
+for sentence, parts in {
+    "A linear layer has a tensor self.bias.": {"bias": lambda D, H: None},
+    f"self.weight {NO_LEAF}": {
+        "weight": lambda D, H: (2 * torch.rand(H, D, requires_grad=True) - 1) * D**-0.5
+    },
+    f"self.bias {NO_LEAF}": {
+        "bias": lambda D, H: (2 * torch.rand(H, requires_grad=True) - 1) * D**-0.5
+    },
+    "self.weight does not ask for gradients: .requires_grad_().": {
+        "weight": lambda D, H: torch.empty(H, D).uniform_(-(D**-0.5), D**-0.5)
+    },
+    "self.bias does not ask for gradients: .requires_grad_().": {
+        "bias": lambda D, H: torch.empty(H).uniform_(-(D**-0.5), D**-0.5)
+    },
+    "Where is the bias?": {"forward": lambda layer, X: X @ layer.weight.T},
+    "The bias is added, not subtracted.": {
+        "forward": lambda layer, X: X @ layer.weight.T - layer.bias
+    },
+    "A linear layer ends with the bias: ReLU is a layer of its own.": {
+        "forward": lambda layer, X: (X @ layer.weight.T + layer.bias).relu()
+    },
+    f"No gradient reaches self.weight, {PAST}": {
+        "forward": lambda layer, X: X @ layer.weight.data.T + layer.bias
+    },
+    f"No gradient reaches self.bias, {PAST}": {
+        "forward": lambda layer, X: X @ layer.weight.T + layer.bias.detach()
+    },
+    f"No gradient reaches weight or bias, {PAST}": {
+        "forward": lambda layer, X: X @ layer.weight.data.T + layer.bias.data
+    },
+    "Equal weights get equal gradients and stay equal for ever: draw them.": {
+        "weight": lambda D, H: torch.zeros(H, D, requires_grad=True)
+    },
+    "Every output has the same row of weights, and they stay equal for ever: draw (H, D) "
+    "numbers.": {
+        "weight": lambda D, H: (
+            _drawn(-(D**-0.5), D**-0.5, 1, D).detach().repeat(H, 1).requires_grad_()
+        )
+    },
+    "Each output has one weight for all its inputs, so they stay equal for ever: draw "
+    "(H, D) numbers.": {
+        "weight": lambda D, H: (
+            _drawn(-(D**-0.5), D**-0.5, H, 1).detach().repeat(1, D).requires_grad_()
+        )
+    },
+    "torch.randn spreads over all numbers, with deviation 1; uniform_(-bound, bound) ends "
+    "at bound.": {"weight": lambda D, H: torch.randn(H, D).requires_grad_()},
+    "torch.rand draws from 0 to 1: no weight is negative, and the bound is missing.": {
+        "weight": lambda D, H: torch.rand(H, D).requires_grad_()
+    },
+    "Only positive weights: uniformly from -bound to bound.": {
+        "weight": lambda D, H: _drawn(0, D**-0.5, H, D)
+    },
+    "The bound comes from the inputs of a layer, D ** -0.5, not from its outputs.": {
+        "weight": lambda D, H: _drawn(-(H**-0.5), H**-0.5, H, D)
+    },
+    "The bound is 1/D here: it is D ** -0.5, one over the square root.": {
+        "weight": lambda D, H: _drawn(-1 / D, 1 / D, H, D)
+    },
+    "The bias starts at 0: the text asks for it to be drawn as the weight is.": {
+        "bias": lambda D, H: torch.zeros(H, requires_grad=True)
+    },
+}.items():
+    ex.Linear.slip(sentence)(_layer(**parts))
+
+
 @ex.Linear.slip("The weight is turned: PyTorch keeps (outputs, inputs).")
 class Turned(_Layer):
     def __init__(self, D, H):
@@ -456,78 +554,21 @@ class Turned(_Layer):
 
 
 @ex.Linear.slip(
-    "self.weight is the result of an operation, not a leaf: its .grad will stay None. Scale first, .requires_grad_() last."
+    "A list hides its tensors from Module: set weight and bias as attributes."
 )
-class NoLeaf(_Layer):
+class KeepsAList(_Layer):
     def __init__(self, D, H):
         super().__init__(D, H)
-        self.weight = (2 * torch.rand(H, D, requires_grad=True) - 1) * D**-0.5
+        self.parameters = [self.weight, self.bias]
+        del self.__dict__["found"]
 
 
-@ex.Linear.slip("self.weight does not ask for gradients: .requires_grad_().")
-class NoGradients(_Layer):
-    def __init__(self, D, H):
-        super().__init__(D, H)
-        self.weight = self.weight.detach()
+for multiply in (torch.mm, lambda X, W: torch.addmm(torch.zeros(W.shape[1]), X, W)):
 
-
-@ex.Linear.slip("Where is the bias?")
-class ForgetsBias(_Layer):
-    def forward(self, X):
-        return X @ self.weight.T
-
-
-@ex.Linear.slip("Equal weights get equal gradients and stay equal for ever: draw them.")
-class AllZero(_Layer):
-    def __init__(self, D, H):
-        super().__init__(D, H)
-        self.weight = torch.zeros(H, D, requires_grad=True)
-
-
-@ex.Linear.slip(
-    "The weight's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn."
-)
-class TooWide(_Layer):
-    def __init__(self, D, H):
-        super().__init__(D, H)
-        self.weight = torch.randn(H, D).requires_grad_()
-
-
-@ex.Linear.slip("A linear layer has a tensor self.bias.")
-class NoBias(_Layer):
-    def __init__(self, D, H):
-        self.weight = torch.randn(H, D).requires_grad_()
-
-
-@ex.Linear.slip(told="raised")
-class MatrixOnly(_Layer):
-    def forward(self, X):
-        return torch.addmm(self.bias, X, self.weight.T)
-
-
-@ex.Linear.slip(
-    "The bias's spread is not that of uniform(-bound, bound), bound = D ** -0.5: the text asks for both to be drawn."
-)
-class ZeroBias(_Layer):
-    def __init__(self, D, H):
-        super().__init__(D, H)
-        self.bias = torch.zeros(H, requires_grad=True)
-
-
-@ex.Linear.slip(
-    "No gradient reaches self.weight, so it would never learn: forward uses the tensor itself, not its .data or .detach()."
-)
-class PastTheTape(_Layer):
-    def forward(self, X):
-        return X @ self.weight.data.T + self.bias
-
-
-@ex.Linear.slip(
-    "No gradient reaches self.bias, so it would never learn: forward uses the tensor itself, not its .data or .detach()."
-)
-class BiasPastTheTape(_Layer):
-    def forward(self, X):
-        return X @ self.weight.T + self.bias.detach()
+    @ex.Linear.slip(AXES)
+    class MatrixOnly(_Layer):
+        def forward(self, X, multiply=multiply):
+            return multiply(X, self.weight.T) + self.bias
 
 
 # ---- Rows ----
@@ -552,10 +593,22 @@ class CountsFeatures(_Pairs):
         return self.X.shape[1]
 
 
+@ex.Rows.slip("This is the number of all numbers: count the rows.")
+class CountsNumbers(_Pairs):
+    def __len__(self):
+        return self.X.numel()
+
+
 @ex.Rows.slip("A row comes with its label: return the pair (X[i], y[i]).")
 class RowOnly(_Pairs):
     def __getitem__(self, i):
-        return self.X[i]
+        return self.X[i].tolist()
+
+
+@ex.Rows.slip("The row comes first, then its label.")
+class LabelFirst(_Pairs):
+    def __getitem__(self, i):
+        return self.y[i], self.X[i]
 
 
 @ex.Rows.slip("This is a column: rows are the first axis.")
@@ -564,13 +617,18 @@ class Column(_Pairs):
         return self.X[:, i], self.y[i]
 
 
+@ex.Rows.slip("Row i, and the label of the row after it: both take the same i.")
+class NextLabel(_Pairs):
+    def __getitem__(self, i):
+        return self.X[i], self.y[i + 1]
+
+
 @ex.Rows.slip(
     "The row is not a float32 tensor: a network of float32 weights cannot multiply it."
 )
 class StaysDouble(_Pairs):
     def __init__(self, X, y):
-        super().__init__(X, y)
-        self.X = torch.as_tensor(X)
+        self.X, self.y = torch.as_tensor(X), torch.as_tensor(y)
 
 
 @ex.Rows.slip("A class label is a whole number: cross_entropy wants int64.")
@@ -580,12 +638,32 @@ class FloatLabels(_Pairs):
         self.y = self.y.float()
 
 
+@ex.Rows.slip("These are NumPy's numbers: keep tensors, torch.as_tensor(X).float().")
+class KeepsNumpy(_Pairs):
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+
+@ex.Rows.slip("The label is a plain number: keep y as a tensor, as X.")
+class PlainLabel(_Pairs):
+    def __getitem__(self, i):
+        return self.X[i], int(self.y[i])
+
+
 @ex.Rows.slip(
-    "One label a row: unequal lengths raise ValueError, now and not at row 3."
+    "One label per row: unequal lengths raise ValueError, now and not at row 3."
 )
 class TakesAnything(_Pairs):
     def __init__(self, X, y):
         self.X, self.y = torch.as_tensor(X).float(), torch.as_tensor(y)
+
+
+@ex.Rows.slip("More labels than rows do not fit either: !=, not >.")
+class TakesMoreLabels(TakesAnything):
+    def __init__(self, X, y):
+        if len(X) > len(y):
+            raise ValueError("a row has no label")
+        super().__init__(X, y)
 
 
 # ---- epoch_order ----
@@ -600,7 +678,31 @@ def in_order(N, seed, epoch):
     return torch.arange(N)
 
 
-@ex.epoch_order.slip("Every row once: a shuffled 0 .. N-1.")
+@ex.epoch_order.slip("It has 50 rows whatever N is: torch.randperm(N, ...).")
+def always_fifty(N, seed, epoch):
+    return torch.randperm(50, generator=_own(1_000_003 * seed + epoch))
+
+
+@ex.epoch_order.slip("Row numbers run from 0 to N-1.")
+def counts_from_one(N, seed, epoch):
+    return 1 + torch.randperm(N, generator=_own(1_000_003 * seed + epoch))
+
+
+@ex.epoch_order.slip(
+    "Row numbers are whole numbers: int64, as torch.randperm gives them."
+)
+def as_floats(N, seed, epoch):
+    return torch.randperm(N, generator=_own(1_000_003 * seed + epoch)).float()
+
+
+@ex.epoch_order.slip("This is NumPy's array: return a tensor, torch.as_tensor(order).")
+def an_array(N, seed, epoch):
+    return np.random.default_rng((seed, epoch)).permutation(N)
+
+
+@ex.epoch_order.slip(
+    "Some rows came twice and others never: torch.randperm, not randint."
+)
 def with_replacement(N, seed, epoch):
     return torch.randint(N, (N,), generator=_own(1000 * seed + epoch))
 
@@ -646,25 +748,22 @@ def a_list_of_rows(N, seed, epoch):
     return torch.randperm(N, generator=_own(1_000_003 * seed + epoch)).tolist()
 
 
-@ex.epoch_order.slip(
-    "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999)."
-)
-def ten_epochs(N, seed, epoch):
-    return torch.randperm(N, generator=_own(10 * seed + epoch))
+for sentence, mixed in {
+    "Seed 1, epoch 0 and seed 0, epoch 10 get one order: a factor of 10 keeps ten epochs "
+    "apart, and there are up to 9,999.": lambda seed, epoch: 10 * seed + epoch,
+    "Seed 1, epoch 0 and seed 0, epoch 100 get one order: a factor of 100 keeps a hundred "
+    "epochs apart, and there are up to 9,999.": lambda seed, epoch: 100 * seed + epoch,
+    "Seed 1, epoch 0 and seed 0, epoch 1,000 get one order: a factor of 1,000 is too "
+    "small, epochs go up to 9,999.": lambda seed, epoch: 1000 * seed + epoch,
+    "Epoch 1 of seed 0 and epoch 0 of seed 1,000 get one order: a factor of 1,000 is too "
+    "small, seeds go up to 9,999.": lambda seed, epoch: seed + 1000 * epoch,
+    "Seed 1, epoch 0 and seed 0, epoch 9,999 get one order: the factor must be larger "
+    "than every epoch.": lambda seed, epoch: 9999 * seed + epoch,
+}.items():
 
-
-@ex.epoch_order.slip(
-    "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999)."
-)
-def a_hundred_epochs(N, seed, epoch):
-    return torch.randperm(N, generator=_own(100 * seed + epoch))
-
-
-@ex.epoch_order.slip(
-    "Two pairs of seed and epoch get one order: the factor that keeps them apart is too small (both go up to 9,999)."
-)
-def a_thousand_seeds(N, seed, epoch):
-    return torch.randperm(N, generator=_own(seed + 1000 * epoch))
+    @ex.epoch_order.slip(sentence)
+    def too_close(N, seed, epoch, mixed=mixed):
+        return torch.randperm(N, generator=_own(mixed(seed, epoch)))
 
 
 @ex.epoch_order.slip(
@@ -731,6 +830,85 @@ def returns_the_graph(model, X, y, optimizer):
     return loss
 
 
+@ex.train_step.slip(
+    "The weights have not moved: is there a step, and are the gradients still there when "
+    "it comes?"
+)
+def no_step(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    optimizer.zero_grad()
+    loss.backward()
+    return loss.item()
+
+
+@ex.train_step.slip(
+    "This is the sum over the batch: F.cross_entropy takes the mean, so that a step does "
+    "not grow with the batch."
+)
+def summed(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y, reduction="sum")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@ex.train_step.slip("Softmax is in F.cross_entropy already: hand it the logits.")
+def softmax_twice(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X).softmax(1), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@ex.train_step.slip("Two steps for one batch: each call makes one.")
+def two_steps(model, X, y, optimizer):
+    returns_the_graph(model, X, y, optimizer)
+    return returns_the_graph(model, X, y, optimizer).item()
+
+
+@ex.train_step.slip(
+    "The weights were moved by hand, with a rate of its own: the optimiser knows the rule "
+    "and the rate, optimizer.step()."
+)
+def moves_by_hand(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    optimizer.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= 0.5 * p.grad
+    return loss.item()
+
+
+@ex.train_step.slip(
+    "Only the weight's old gradient is forgotten: optimizer.zero_grad() does it for all."
+)
+def forgets_one_gradient(model, X, y, optimizer):
+    model.train()
+    loss = F.cross_entropy(model(X), y)
+    next(model.parameters()).grad = None
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@ex.train_step.slip(
+    "Afterwards it is in evaluation mode again: train_step leaves the model in training "
+    "mode, the next step comes soon."
+)
+def puts_the_mode_back(model, X, y, optimizer):
+    was = model.training
+    loss = returns_the_graph(model, X, y, optimizer).item()
+    model.train(was)
+    return loss
+
+
 @ex.train_step.slip("This is the loss after the step: return the one you stepped from.")
 def looks_again(model, X, y, optimizer):
     model.train()
@@ -780,6 +958,9 @@ def _score(model, batches):
 
 
 def _careful(score):
+    "`score` in evaluation mode, without a graph, and the mode put back."
+
+    @functools.wraps(score)
     def evaluate(model, batches):
         was = model.training
         model.eval()
@@ -791,44 +972,100 @@ def _careful(score):
     return evaluate
 
 
-wrong=None
-def _evaluate_wrong(says):
-    def keep(score):
-        wrong.add("evaluate", score.__name__, _careful(score), says)
-
-    return keep
-
-
-@_evaluate_wrong(says="mean of batch means")
+@ex.evaluate.slip(
+    "A mean of batch means: a row of the short batch counts more. Weigh by rows."
+)
+@_careful
 def mean_of_means(model, batches):
     scores = [_score(model, [batch]) for batch in batches]
     return tuple(sum(s) / len(s) for s in zip(*scores))
 
 
-@_evaluate_wrong(says="in per cent")
+@ex.evaluate.slip("This is in per cent: return the share, between 0 and 1.")
+@_careful
 def per_cent(model, batches):
     loss, accuracy = _score(model, batches)
     return loss, 100 * accuracy
 
 
-@_evaluate_wrong(says="sum over the rows")
+@ex.evaluate.slip("This is the sum over the rows: divide by their number.")
+@_careful
 def forgets_to_divide(model, batches):
     batches = list(batches)
     loss, accuracy = _score(model, batches)
     return loss * sum(len(X) for X, _ in batches), accuracy
 
 
-@_evaluate_wrong(says="returns two numbers")
+@ex.evaluate.slip("It returns two numbers: the mean loss and the accuracy.")
+@_careful
 def accuracy_only(model, batches):
     return _score(model, batches)[1]
 
 
-@_evaluate_wrong(says="last batch's loss")
+@ex.evaluate.slip("This is the last batch's loss alone.")
+@_careful
 def last_only(model, batches):
     return _score(model, list(batches)[-1:])
 
 
-@_evaluate_wrong(says="share of wrong answers")
+@ex.evaluate.slip("The short batch at the end was left out: its rows count alike.")
+@_careful
+def full_batches_only(model, batches):
+    batches = list(batches)
+    return _score(model, [b for b in batches if len(b[0]) == len(batches[0][0])])
+
+
+@ex.evaluate.slip(
+    "Divided by the number of batches: a sum over rows is divided by the number of rows."
+)
+@_careful
+def per_batch(model, batches):
+    batches = list(batches)
+    loss, accuracy = _score(model, batches)
+    rows = sum(len(X) for X, _ in batches)
+    return loss * rows / len(batches), accuracy * rows / len(batches)
+
+
+@ex.evaluate.slip("This is the number of right answers: divide by the rows.")
+@_careful
+def counts_the_right(model, batches):
+    batches = list(batches)
+    loss, accuracy = _score(model, batches)
+    return loss, accuracy * sum(len(X) for X, _ in batches)
+
+
+@ex.evaluate.slip("The mean loss comes first, then the accuracy.")
+@_careful
+def accuracy_first(model, batches):
+    return _score(model, batches)[::-1]
+
+
+@ex.evaluate.slip(
+    "This is how often class 1 occurs: compare y with logits.argmax(1), the answers."
+)
+@_careful
+def share_of_class_one(model, batches):
+    batches = list(batches)
+    labels = torch.cat([y for _, y in batches])
+    return _score(model, batches)[0], (labels == 1).double().mean().item()
+
+
+@ex.evaluate.slip(
+    "The classes are axis 1: argmax(0) finds the best row for each class."
+)
+@_careful
+def argmax_over_rows(model, batches):
+    total = right = rows = 0
+    for X, y in batches:
+        logits = model(X)
+        total += F.cross_entropy(logits, y).item() * len(X)
+        right += (logits.argmax(0) == y).sum().item()
+        rows += len(X)
+    return total / rows, right / rows
+
+
+@ex.evaluate.slip("This is the share of wrong answers.")
+@_careful
 def error_rate(model, batches):
     loss, accuracy = _score(model, batches)
     return loss, 1 - accuracy
@@ -873,19 +1110,44 @@ def always_trains(model, batches):
     return result
 
 
-@_evaluate_wrong(says="This is rounded")
+@ex.evaluate.slip("This is rounded: return the number as it is.")
+@_careful
 def rounds_the_accuracy(model, batches):
     loss, accuracy = _score(model, batches)
     return loss, round(accuracy, 2)
 
 
-@_evaluate_wrong(says="second loop over batches was empty")
+@ex.evaluate.slip("This is rounded: return the number as it is.")
+@_careful
+def rounds_the_loss(model, batches):
+    loss, accuracy = _score(model, batches)
+    return round(loss, 2), accuracy
+
+
+@ex.evaluate.slip(
+    "The second loop over batches was empty: they may be read only once. Count rows, losses and right answers in one loop."
+)
+@_careful
 def reads_twice(model, batches):
     rows = sum(len(X) for X, _ in batches)
     total = right = 0
     for X, y in batches:
         loss, accuracy = _score(model, [(X, y)])
         total, right = total + loss * len(X), right + accuracy * len(X)
+    return total / rows, right / rows
+
+
+@ex.evaluate.slip(
+    "The second loop over batches was empty, so no row was counted: they may be read only "
+    "once."
+)
+@_careful
+def counts_in_a_second_loop(model, batches):
+    total = right = 0
+    for X, y in batches:
+        loss, accuracy = _score(model, [(X, y)])
+        total, right = total + loss * len(X), right + accuracy * len(X)
+    rows = sum(len(X) for X, _ in batches)
     return total / rows, right / rows
 
 
@@ -914,7 +1176,9 @@ def no_apple(asked=None):
     return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-@ex.pick_device.slip("The first of cuda, mps and cpu that this machine has.")
+@ex.pick_device.slip(
+    "This machine has CUDA, and the CPU was taken: ask torch.cuda.is_available()."
+)
 def always_the_cpu(asked=None):
     return torch.device(asked or "cpu")
 
@@ -931,19 +1195,61 @@ def knows_better(asked=None):
 
 
 @ex.pick_device.slip(
-    "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU."
+    "CUDA comes before MPS: the first of cuda, mps and cpu that is there."
+)
+def mps_first(asked=None):
+    if torch.backends.mps.is_available() and asked is None:
+        return torch.device("mps")
+    return _checked(asked)
+
+
+@ex.pick_device.slip(
+    "CUDA was not asked about here but taken for granted: torch.cuda.is_available()."
+)
+def always_cuda(asked=None):
+    return torch.device(asked or "cuda")
+
+
+@ex.pick_device.slip(
+    "A device that is not there: raise ValueError now, rather than a long trace at the "
+    "first .to(device)."
 )
 def believes_everything(asked=None):
     return torch.device(asked) if asked else _best()
 
 
 @ex.pick_device.slip(
-    "A device that is not there: raise ValueError now, rather than a long trace at the first .to(device), or a silent walk on the CPU."
+    "A device that is not there: raise ValueError, rather than a silent walk on the CPU."
 )
 def falls_back(asked=None):
     if asked is None:
         return _best()
-    return torch.device(asked if asked == _best().type else "cpu")
+    return torch.device(asked if _there(torch.device(asked).type) else "cpu")
+
+
+@ex.pick_device.slip(
+    "A device that is not there raises ValueError: RuntimeError is what torch itself "
+    "raises, later."
+)
+def raises_another_error(asked=None):
+    if asked is not None and not _there(torch.device(asked).type):
+        raise RuntimeError("not here")
+    return torch.device(asked) if asked else _best()
+
+
+@ex.pick_device.slip("Every machine has a CPU: who asks for it gets it.")
+def refuses_the_cpu(asked=None):
+    if asked is not None and torch.device(asked).type != _best().type != "cuda":
+        raise ValueError(asked)
+    if asked == "cpu" and _best().type == "cpu":
+        raise ValueError(asked)
+    return torch.device(asked) if asked else _best()
+
+
+def _checked(asked):
+    if asked is not None and not _there(torch.device(asked).type):
+        raise ValueError(asked)
+    return torch.device(asked) if asked else _best()
 
 
 def _there(kind):
@@ -954,11 +1260,13 @@ def _there(kind):
 
 @ex.pick_device.slip("The device's number is lost: return torch.device(asked).")
 def forgets_the_number(asked=None):
-    if asked is None:
-        return _best()
-    if not _there(torch.device(asked).type):
-        raise ValueError(asked)
-    return torch.device(torch.device(asked).type)
+    return torch.device(_checked(asked).type)
+
+
+@ex.pick_device.slip("This is always the first GPU: who asks for cuda:1 gets cuda:1.")
+def always_the_first(asked=None):
+    device = _checked(asked)
+    return torch.device("cuda:0") if device.type == "cuda" else device
 
 
 @ex.pick_device.slip(
@@ -1124,20 +1432,59 @@ def _snapshot(model, optimizer, scheduler, epoch, done):
     }
 
 
-def _without(key, says):
-    def snapshot(*run):
+for key, sentence in {
+    "model": "The weights are missing. The key is 'model'.",
+    "optimizer": "AdamW's moments are missing: it would start its averages anew. The key "
+    "is 'optimizer'.",
+    "scheduler": "The scheduler's step is missing: the rate would start from step 0. The "
+    "key is 'scheduler'.",
+    "random": "The random state is missing: dropout would drop other numbers. The key is "
+    "'random'.",
+    "at": "The place is missing (the epoch, and how many of its batches are done). The key "
+    "is 'at'.",
+}.items():
+
+    @ex.snapshot.slip(sentence)
+    def leaves_one_out(*run, key=key):
         state = _snapshot(*run)
         del state[key]
         return state
 
-    wrong.add("snapshot", f"without_{key}", snapshot, says)
+
+@ex.snapshot.slip(
+    "These are the parameters, which are half of it: state_dict() keeps names with them, "
+    "and what is no parameter."
+)
+def list_of_parameters(model, optimizer, scheduler, epoch, done):
+    state = _snapshot(model, optimizer, scheduler, epoch, done)
+    return {**state, "model": [p.detach() for p in model.parameters()]}
 
 
-_without("model", "The weights are missing")
-_without("optimizer", "moments are missing")
-_without("scheduler", "rate would start from step 0")
-_without("random", "dropout would drop other numbers")
-_without("at", "The place is missing")
+@ex.snapshot.slip(
+    "torch.manual_seed starts the random numbers anew, for the run that goes on as well: "
+    "torch.get_rng_state() only looks."
+)
+def starts_the_numbers_anew(*run):
+    return {**_snapshot(*run), "random": torch.manual_seed(0).get_state()}
+
+
+@ex.snapshot.slip(
+    "The scheduler's rate is not all it remembers: scheduler.state_dict()."
+)
+def rate_only(model, optimizer, scheduler, epoch, done):
+    state = _snapshot(model, optimizer, scheduler, epoch, done)
+    return {**state, "scheduler": scheduler.get_last_lr()}
+
+
+@ex.snapshot.slip("epoch and done have changed places.")
+def swaps_the_place(model, optimizer, scheduler, epoch, done):
+    return _snapshot(model, optimizer, scheduler, done, epoch)
+
+
+@ex.snapshot.slip('\'at\' is a dict with two names: {"epoch": epoch, "done": done}.')
+def a_pair(model, optimizer, scheduler, epoch, done):
+    state = _snapshot(model, optimizer, scheduler, epoch, done)
+    return {**state, "at": (epoch, done)}
 
 
 @ex.snapshot.slip(
@@ -1155,7 +1502,10 @@ def the_seed(*run):
     return {**_snapshot(*run), "random": torch.initial_seed()}
 
 
-@ex.snapshot.slip(told="epoch 2, 3 batches done")
+@ex.snapshot.slip(
+    "done is how many batches of the epoch are behind us: with 0, the epoch's rows would "
+    "be seen twice."
+)
 def epoch_only(model, optimizer, scheduler, epoch, done):
     state = _snapshot(model, optimizer, scheduler, epoch, done)
     return {**state, "at": {"epoch": epoch, "done": 0}}
@@ -1178,21 +1528,20 @@ def parameters_only(model, optimizer, scheduler, epoch, done):
 # ---- read_safetensors ----
 
 
-def _read(path, order="little", skip=8, note=False, shape=True, dtype=None, after=True):
+def _read(path, order="little", skip=8, note=None, after=True, round_up=False,
+          make=lambda data, entry: torch.frombuffer(
+              data, dtype=KINDS[entry["dtype"]]).reshape(entry["shape"])):  # fmt: skip
     raw = bytearray(Path(path).read_bytes())
     n = int.from_bytes(raw[:8], order)
-    header = json.loads(raw[8 : 8 + n])
-    if not note:
-        header.pop("__metadata__", None)
-    tensors, place = {}, (skip + n if after else 0)
+    header, tensors = json.loads(raw[8 : 8 + n]), {}
+    place = (skip + n + 7 * round_up) // (8 if round_up else 1) * (8 if round_up else 1)
+    place = place if after else 0
     for name, entry in header.items():
         if name == "__metadata__":
-            tensors[name] = entry
+            tensors |= {} if note is None else {name: note(entry)}
             continue
         begin, end = entry["data_offsets"]
-        data = raw[place + begin : place + end]
-        t = torch.frombuffer(data, dtype=dtype or KINDS[entry["dtype"]])
-        tensors[name] = t.reshape(entry["shape"]) if shape else t
+        tensors[name] = make(raw[place + begin : place + end], entry)
     return tensors
 
 
@@ -1203,26 +1552,63 @@ def big_endian(path):
     return _read(path, order="big")
 
 
-@ex.read_safetensors.slip("Offsets count from the end of the header, in bytes.")
+@ex.read_safetensors.slip(
+    "Offsets count from the end of the header, and these were counted from the start of "
+    "the file."
+)
 def counts_from_the_start(path):
     return _read(path, after=False)
 
 
-@ex.read_safetensors.slip("Offsets count from the end of the header, in bytes.")
+@ex.read_safetensors.slip(
+    "The header ends at 8 + length: the 8 bytes of the length itself were forgotten."
+)
 def forgets_the_eight(path):
     return _read(path, skip=0)
 
 
-@ex.read_safetensors.slip("__metadata__ is a note, not a tensor: leave it out.")
+@ex.read_safetensors.slip(
+    "The numbers begin right after the header, also where its length is no multiple of 8."
+)
+def rounds_the_header_up(path):
+    return _read(path, round_up=True)
+
+
+NOTE = "__metadata__ is a note, not a tensor: leave it out."
+
+
+@ex.read_safetensors.slip(NOTE)
 def keeps_the_note(path):
-    return _read(path, note=True)
+    return _read(path, note=lambda entry: entry)
+
+
+for key in ("dtype", "shape", "data_offsets"):
+
+    @ex.read_safetensors.slip(NOTE)
+    def reads_the_note(path, key=key):
+        return _read(path, note=lambda entry: entry[key])
+
+
+def _flat(data, entry):
+    return torch.frombuffer(data, dtype=KINDS[entry["dtype"]])
 
 
 @ex.read_safetensors.slip(
     "The numbers are there, the shape is not: .reshape(entry['shape'])."
 )
 def flat(path):
-    return _read(path, shape=False)
+    return _read(path, make=_flat)
+
+
+@ex.read_safetensors.slip(
+    "The rows were filled by columns: the numbers lie row by row, as in PyTorch."
+)
+def column_by_column(path):
+    def make(data, entry):
+        turned = _flat(data, entry).reshape(entry["shape"][::-1])
+        return turned.permute(*range(turned.ndim)[::-1])
+
+    return _read(path, make=make)
 
 
 @ex.read_safetensors.slip("The dtype stands in the header: KINDS[entry['dtype']].")
@@ -1230,7 +1616,26 @@ def all_float(path):
     return {name: t.float() for name, t in _read(path).items()}
 
 
-@ex.read_safetensors.slip("Offsets count from the end of the header, in bytes.")
+@ex.read_safetensors.slip("The dtype stands in the header: KINDS[entry['dtype']].")
+def reads_all_as_float(path):
+    def make(data, entry):
+        return torch.frombuffer(data, dtype=torch.float32)
+
+    return _read(path, make=make)
+
+
+@ex.read_safetensors.slip(
+    "These are NumPy's arrays: torch.frombuffer makes tensors, torch.from_numpy turns "
+    "arrays into them."
+)
+def numpy_arrays(path):
+    return {name: t.numpy() for name, t in _read(path).items()}
+
+
+@ex.read_safetensors.slip(
+    "The numbers need not lie in the order of the header: cut each tensor out at its own "
+    "data_offsets."
+)
 def trusts_the_order(path):
     raw, tensors = bytearray(Path(path).read_bytes()), {}
     n = int.from_bytes(raw[:8], "little")
@@ -1238,10 +1643,9 @@ def trusts_the_order(path):
     for name, entry in json.loads(raw[8 : 8 + n]).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            data = raw[place : place + end - begin]
-            place += end - begin
-            tensors[name] = torch.frombuffer(data, dtype=KINDS[entry["dtype"]])
+            tensors[name] = _flat(raw[place : place + end - begin], entry)
             tensors[name] = tensors[name].reshape(entry["shape"])
+            place += end - begin
     return tensors
 
 
@@ -1256,6 +1660,21 @@ def a_list(path):
 def one_byte_of_length(path):
     raw = Path(path).read_bytes()
     return json.loads(raw[8 : 8 + raw[0]])
+
+
+@ex.read_safetensors.slip(
+    "The length fills all 8 bytes, int.from_bytes(raw[:8], 'little'): two of them end at "
+    "65,535."
+)
+def two_bytes_of_length(path):
+    raw = bytearray(Path(path).read_bytes())
+    n, tensors = int.from_bytes(raw[:2], "little"), {}
+    for name, entry in json.loads(raw[8 : 8 + n]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            tensors[name] = _flat(raw[8 + n + begin : 8 + n + end], entry)
+            tensors[name] = tensors[name].reshape(entry["shape"])
+    return tensors
 
 
 @ex.read_safetensors.slip(

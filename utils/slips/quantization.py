@@ -957,11 +957,6 @@ def seven_is_negative(packed, count):
     return torch.where(n > 6, n - 16, n).to(torch.int8)
 
 
-@ex.unpack_int4.slip("`count` numbers, not bytes: two of them stand in each.")
-def counts_bytes(packed, count):
-    return packing.unpack_int4(packed, 2 * len(packed))[: 2 * count]
-
-
 # ---- fake_quantize ----
 
 
@@ -1044,7 +1039,7 @@ def slope_of_the_steps(x, scale, top):
 
 
 @ex.fake_quantize.slip("Everything is let through at the lower end: clip at -top, too.")
-def no_lower_end(x, scale, top):
+def held_above_alone(x, scale, top):
     steps = (x / scale).clamp(max=top)
     return scale * (steps + (steps.round() - steps).detach())
 
@@ -1563,3 +1558,14 @@ def straight_to_the_bottom(damage, sizes, budget):
         price,
         lambda costs, now: min(costs) if now > min(costs) else None,
     )
+
+
+@ex.choose_bits.slip(
+    "The last layer is left out of the total: the sum is over all layers."
+)
+def last_layer_is_free(damage, sizes, budget):
+    bits = {layer: max(costs) for layer, costs in damage.items()}
+    while sum(sizes[n] * bits[n] for n in list(bits)[:-1]) > budget:
+        total = sum(sizes[n] * bits[n] for n in bits)
+        bits = quant.choose_bits(damage, sizes, total - 1)
+    return bits
