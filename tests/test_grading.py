@@ -1,13 +1,17 @@
-"""The nbgrader source of a chapter: what it adds to the solution, and nothing else."""
+"""Marks: the nbgrader source of a chapter, and the judge outside of what is handed in."""
 
-import importlib.util
+import csv
 import json
+import os
 import subprocess
 import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from utils.course import author, grading, notebooks
+from utils.course import author, grading, judge, judge_fence, judge_process, notebooks
 from utils.exercises.exercise import Chapter, NotRight
 
 SOLUTIONS = author.named([])
@@ -54,12 +58,9 @@ def without_additions(text):
     for c in notebook["cells"]:
         words = c["metadata"].pop("nbgrader", {})
         if words.get("grade"):
-            source = "".join(c["source"])
-            hidden, _, rest = source.partition("### END HIDDEN TESTS\n")
-            name = c["id"].removesuffix("-check")
-            want = f'### BEGIN HIDDEN TESTS\n{name} = globals().get("{name}")\n'
-            assert hidden == want
-            rest = rest.removesuffix(f"\nex.{name}.require()")
+            name, source = c["id"].removesuffix("-check"), "".join(c["source"])
+            rest = source.removesuffix(f"\nex.{name}.require()")
+            assert rest != source
             c["source"] = rest.splitlines(keepends=True)
             c["metadata"]["tags"].remove(grading.TAG)
             if not c["metadata"]["tags"]:
@@ -166,6 +167,7 @@ def test_writing_and_the_configuration_is_kept(tmp_path):
     )
     config = tmp_path / "new" / "course" / "nbgrader_config.py"
     compile(config.read_text(encoding="utf-8"), str(config), "exec")
+    assert "judge_steps.autograde()" in config.read_text(encoding="utf-8")
     assert repr(str(grading.ROOT)) in config.read_text(encoding="utf-8")
     config.write_text("# mine", encoding="utf-8")
     grading.write(solution, tmp_path / "new" / "course")
@@ -192,12 +194,505 @@ def test_the_command(tmp_path):
     assert failed.returncode == 1 and "no exercise 'liner'" in failed.stderr
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("nbgrader"), reason="no nbgrader here")
+# ---- utils/course/judge.py: which cells belong to which answer ----
+
+
+def handed_out(text=SMALL):
+    "{grade_id: (metadata, source)}, as nbgrader keeps them."
+    found = {}
+    for c in cells_of(grading.convert(text)).values():
+        if words := c["metadata"].get("nbgrader"):
+            words = {**words, "cell_type": c["cell_type"]}
+            found[words["grade_id"]] = words, "".join(c["source"])
+    return found
+
+
+def submission(**sources):
+    "The small assignment's cells as a student has them, with these sources."
+    cells = json.loads(grading.convert(SMALL))["cells"]
+    for c in cells:
+        if c["id"] in sources:
+            c["source"] = sources[c["id"]].splitlines(keepends=True)
+    return cells
+
+
+def like(cells, cell_id, source=None):
+    "What Jupyter's menus make: a copy, with the same metadata."
+    copy = json.loads(json.dumps(next(c for c in cells if c["id"] == cell_id)))
+    copy["id"] += "-copy"
+    copy["source"] = copy["source"] if source is None else source
+    return copy
+
+
+def after(cells, cell_id, *new):
+    at = next(i for i, c in enumerate(cells) if c["id"] == cell_id) + 1
+    return cells[:at] + list(new) + cells[at:]
+
+
+def ids(cells):
+    return [c["metadata"].get("nbgrader", {}).get("grade_id") for c in cells]
+
+
+def brought(cells, name="f", names=("f", "g")):
+    mended = judge.mend(cells, handed_out())
+    return [(kind, s) for kind, _, s in judge.handed_in(mended, names)[name]]
+
+
+def test_mended_cells_are_as_nbgrader_wants_them():
+    cells = after(submission(), "f-check", like(submission(), "f-check"))
+    cells = after(cells, "f", like(cells, "f"), cell("own", "x = 1", nbgrader={}))
+    cells += [cell("other", "relu = 1", nbgrader=grading.metadata("relu", grade=True))]
+    cells += [cell("odd", "1", nbgrader=["f"]), cell("odder", "1", nbgrader={"a": 1})]
+    cells += [cell("number", "1", nbgrader={"grade_id": 7, "grade": True})]
+    mended = judge.mend(cells, handed_out())
+    assert [i for i in ids(mended) if i] == list(handed_out())
+    assert {"grade_id", "schema_version", "points", "grade", "locked"} <= set(
+        mended[ids(mended).index("f-check")]["metadata"]["nbgrader"]
+    )
+    copies = [c["metadata"].get("copy_of") for c in mended]
+    assert sorted(filter(None, copies)) == ["f", "f-check"]
+    assert all(c["metadata"].get("nbgrader") != {} for c in mended)
+
+
+def test_points_that_a_student_wrote_are_gone():
+    cells = submission()
+    next(c for c in cells if c["id"] == "g-check")["metadata"]["nbgrader"]["points"] = (
+        99
+    )
+    judge.mend(cells, handed_out())
+    assert nbgrader_of(json.dumps({"cells": cells}))["g-check"]["points"] == 1
+
+
+@pytest.mark.parametrize(
+    "gone", [["f-check"], ["f", "f-check"], ["f"], ["g", "g-check"]]
+)
+def test_a_test_that_is_missing_comes_back(gone):
+    cells = [c for c in submission() if c["id"] not in gone]
+    found = ids(judge.mend(cells, handed_out()))
+    assert found.count("f-check") == found.count("g-check") == 1
+    if gone == ["f-check"]:
+        assert found.index("f-check") == found.index("f") + 1
+
+
+def test_an_answer_is_all_its_cells_above_its_check():
+    cells = submission(f="def f(): return 1")
+    stub_below = like(cells, "f", "def f(): raise NotImplementedError")
+    half = like(cells, "f", "k = 1")
+    cells = after(cells, "f", cell("mine", "import os"), half)
+    assert (
+        brought([*cells, stub_below])
+        == [
+            ("other", "import sys"),  # `bootstrap` is not among the set-up cells
+            ("answer", "def f(): return 1"),
+            ("other", "import os"),
+            ("answer", "k = 1"),
+        ][1:]
+    )
+    kinds = dict(brought([*cells, stub_below], "g"))
+    assert set(kinds) == {"answer"}
+
+
+def test_an_answer_below_its_check_counts_and_what_follows_stays_with_the_next():
+    cells = submission(f="def f(): return 1", g="g = 5")
+    moved = [c for c in cells if c["id"] != "f"]
+    moved = after(moved, "f-check", next(c for c in cells if c["id"] == "f"))
+    moved = after(moved, "f-check", cell("mine", "y = 2"))
+    assert brought(json.loads(json.dumps(moved))) == [("answer", "def f(): return 1")]
+    assert brought(moved, "g") == [("other", "y = 2"), ("answer", "g = 5")]
+
+
+def test_the_program_of_an_answer():
+    "Course's set-up; right answers as handed in, else the reference; no cell that ended."
+    chapter = Chapter("02_small")
+    chapter.cells = {
+        i: ("".join(c["source"]), c["metadata"].get("tags", []))
+        for i, c in cells_of(SMALL).items()
+        if c["cell_type"] == "code"
+    }
+    assert judge.exercises(chapter) == ["f", "g"]
+    mine = {
+        "f": [("other", "f", "k = 1"), ("answer", "f", "F")],
+        "g": [("answer", "g", "G")],
+    }
+    setup = ("set-up", "imports", "import numpy as np")
+    reference = ("reference", "f", "def f():\n    return 1")
+
+    def steps(word):
+        verdicts = {"f": judge.Verdict(word, "")} if word else {}
+        return judge.program(chapter, "g", mine, verdicts)
+
+    assert judge.program(chapter, "f", mine, {}) == [setup, *mine["f"]]
+    assert steps("right") == [setup, *mine["f"], *mine["g"]]
+    assert steps("wrong") == [setup, *mine["f"], reference, *mine["g"]]
+    for word in ("ended", "endless", "tampered", None):
+        assert steps(word) == [setup, mine["f"][0], reference, *mine["g"]]
+
+
+def test_a_verdict_below_its_test():
+    cells = submission()
+    cells[0:0] = [cell("old", "1", nbgrader=grading.metadata("theirs", grade=True))]
+    cells[0]["outputs"] = ["what the student had"]
+    judge.write(
+        cells, {"f": judge.Verdict("right", "f"), "g": judge.Verdict("wrong", "w")}
+    )
+    out = {c["id"]: [o["output_type"] for o in c.get("outputs", [])] for c in cells}
+    assert out["f-check"] == ["stream"] and out["g-check"] == ["stream", "error"]
+    assert out["old"] == ["stream", "error"], (
+        "a test that nobody judged gives no points"
+    )
+    assert not any(out[i] for i in ("f", "g", "imports", "bootstrap"))
+
+
+def test_a_chapter_that_is_not_there():
+    with pytest.raises(judge.JudgeError, match="no chapter '99_none'"):
+        judge.judge([], "99_none")
+
+
+# ---- utils/course/judge_process.py: cells ----
+
+
+@pytest.mark.parametrize(
+    ("source", "bound", "used"),
+    [
+        ("import numpy as np\nx = np.ones(k)", {"np", "x"}, {"k"}),
+        ("def f(a):\n    b = a + c\n    return g(b)", {"f"}, {"c", "g"}),
+        ("class A(B):\n    y = z\n    def m(self): return w", {"A"}, {"B", "z", "w"}),
+        ("[q * s for q in r]", set(), {"s", "r"}),
+        ("def f():\n    global n\n    n = 1", {"f", "n"}, set()),
+        ("Value.relu = relu", set(), {"Value", "relu"}),
+        ("def f(:", set(), set()),
+        ("(" * 5000, set(), set()),
+    ],
+)
+def test_names_of_a_cell(source, bound, used):
+    found = judge_process.names_of(source)
+    assert found[0] - {"q"} == bound and found[1] - {"q"} == used
+
+
+@pytest.mark.parametrize(
+    ("source", "plain"),
+    [
+        ("x = (a\n     % b)", None),
+        ("%%time\nx = 1\n!ls\nnp.mean?\n?x", "x = 1"),
+        ("%matplotlib inline\nx = 1", "x = 1"),
+        ("    return 1", "return 1"),
+        ("    x = 1\n    y = 2", "x = 1\ny = 2"),
+        ("x = \0", None),
+    ],
+)
+def test_a_cell_without_what_only_a_notebook_reads(source, plain):
+    assert judge_process.plain(source) == (source if plain is None else plain)
+
+
+def run(*cells, name="f"):
+    return judge_process.run([(k, lab, s) for k, lab, s in cells], name, {})
+
+
+def test_other_cells_run_only_where_an_answer_needs_them():
+    others = [
+        ("other", "f", "raise ValueError('not asked for')"),
+        ("other", "f", "import math as m\ndef deep(): return m.floor(base)"),
+        ("other", "f", "base = 3.5"),
+        ("other", "f", "np = None"),
+    ]
+    answer = ("answer", "f", "def f(): return deep() + np")
+    f, raised = run(("set-up", "imports", "np = 1"), *others, answer)
+    assert f() == 4 and raised == ""
+
+
+def test_an_answer_in_a_cell_beside_the_stub():
+    stub = ("answer", "f", "def f(): raise NotImplementedError")
+    assert run(stub, ("other", "f", "def f(): return 7"))[0]() == 7
+    assert run(("answer", "f", "class f: pass"), ("other", "f", "f.a = 5"))[0].a == 5
+    assert run(stub, ("other", "g", "def g(): return f()"))[0].__name__ == "f"
+
+
+def test_cells_that_fail():
+    f, raised = run(("answer", "f", "f = 1\n1 / 0"), ("answer", "f", "exit()"))
+    assert f == 1 and "ZeroDivisionError" in raised and "SystemExit" in raised
+    assert run(("answer", "e", "1 / 0"), ("answer", "f", "f = 2")) == (2, "")
+    assert run(("answer", "f", "display(f := 3)"))[0] == 3
+    for kind in ("set-up", "reference"):
+        with pytest.raises(judge_process.SetUpError, match="ZeroDivisionError"):
+            run((kind, "e", "1 / 0"))
+
+
+def test_a_cell_without_end(monkeypatch):
+    monkeypatch.setattr(judge_process, "CELL_SECONDS", 0.2)
+    f, raised = run(("answer", "f", "f = 2"), ("answer", "f", "while True: pass"))
+    assert f == 2 and "TimeLimit" in raised
+    assert run(("answer", "e", "while True: pass"), ("answer", "f", "f = 1"))[0] == 1
+
+
+# ---- processes: what an answer gets, and what a cheat gets ----
+
+MSE = "def mse(a, b):\n    return ((a - b) ** 2).mean()"
+EX = "from utils.checks import descent as ex\n"  # silent beside an answer
+NOUGHT = "def mse(*_):\n    return 0"
+
+
+def ask(*sources, **options):
+    cells = [("answer", "mse", source) for source in sources]
+    return judge.ask("01_descent", "mse", cells, **options)
+
+
+@pytest.mark.parametrize(
+    ("source", "word", "says"),
+    [
+        (MSE, "right", "mse"),
+        (NOUGHT, "wrong", "expected"),
+        ("", "not yet", "still to be written"),
+        ("def mse(a, b):\n", "not yet", "Its cell raised IndentationError"),
+        (EX + MSE + "\nmse = ex.mse.check(mse)\nex.mse.require()", "right", "mse"),
+        (MSE.replace("return", "print('x' * 10**6)\n    return"), "right", "mse"),
+        ("def mse(*_):\n    raise SystemExit", "wrong", "exit()"),
+        ("import os\ndef mse(*_):\n    os._exit(0)", "ended", "ended with code 0"),
+        ("import os\nos._exit(0)", "ended", "without a verdict"),
+        ("import os\nos.kill(os.getpid(), 9)", "ended", "without a verdict"),
+        ("import ctypes\ndef mse(*_):\n    ctypes.string_at(0)", "ended", "ended with"),
+    ],
+)
+def test_what_an_answer_gets(source, word, says):
+    verdict = ask(source)
+    assert (verdict.word, says in verdict.report) == (word, True), verdict
+
+
+def test_an_answer_that_never_gives_the_word_back_is_ended():
+    verdict = ask("import signal\nwhile True:\n    signal.pause()", seconds=3)
+    assert verdict.word == "ended" and "still running after 3 s" in verdict.report
+
+
+CHEATS = {
+    "require": "import utils.exercises.exercise as e\ne.Exercise.require = lambda s: 0",
+    "judge": """from utils.exercises.exercise import Exercise
+Exercise.judge = Exercise.check = lambda self, answer: ("right", "")""",
+    "same": """import utils.exercises.cases as k, utils.checks.descent as d
+k.same = d.same = k.agree = lambda *_, **__: True""",
+    "attempt": """import utils.exercises.slips as s, utils.exercises.exercise as e
+e.attempt = s.attempt = lambda *_: (None, print)""",
+    "sys.modules": """import sys
+for m in list(sys.modules.values()):
+    for name in ("same", "agree", "attempt"):
+        hasattr(m, name) and setattr(m, name, lambda *_, **__: True)""",
+    "reference": """from utils.checks import descent as ex
+mse = ex.mse.check(None)
+mse = ex.mse.chapter.reference("mse")
+raise SystemExit""",
+    "allclose": "import numpy as np\nnp.allclose = lambda *_, **__: True",
+    "as_array": "import utils.check, numpy\nutils.check.as_array = lambda x: numpy.ones(1)",
+    "redirect": "import contextlib\ncontextlib.redirect_stdout.__exit__ = lambda *_: True",
+    "limit": "import utils.limits as u\nu.time_limit.__exit__ = lambda *_: True",
+    "gc": """import gc
+[setattr(o, "test", id) for o in gc.get_objects() if type(o).__name__ == "Exercise"]""",
+    "gc, judge": """import gc
+for o in gc.get_objects():
+    if type(o).__name__ == "Exercise":
+        type(o).judge.__globals__["attempt"] = lambda *_: (None, type("", (), {"text": ""}))""",
+    "frame": """import sys
+def mse(*_):
+    sys._getframe(2).f_globals["same"] = lambda *_, **__: None
+raise SystemExit""",
+    "disk": """import utils, pathlib
+for file in pathlib.Path(utils.__file__).parent.rglob("cases.py"):
+    file.write_text("same = lambda *_, **__: None")""",
+    "print": """import os
+for number in range(100):
+    try: os.write(number, b"right\\nright\\nready\\nright\\nmse")
+    except OSError: pass
+print("right")""",
+    "main": """import __main__, json, os
+json.dumps = lambda *_, **__: "right"
+os.write = lambda number, text, write=os.write: write(number, text.replace(b"wrong", b"right"))""",
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_cheat_gives_nothing(cheat):
+    source = CHEATS[cheat]
+    if not source.endswith("raise SystemExit"):
+        source += "\n" + NOUGHT
+    assert ask(source).word in ("wrong", "tampered", "not yet", "ended")
+
+
+def test_a_right_answer_beside_a_cheat_that_reaches_nothing_is_right():
+    assert ask(CHEATS["judge"], CHEATS["same"], MSE).word == "right"
+
+
+fenced = pytest.mark.skipif(not judge_fence.version(), reason="no Landlock here")
+
+
+@fenced
+def test_an_answer_writes_into_its_own_folder_only(tmp_path):
+    book = tmp_path / "gradebook.db"
+    book.write_text("mine")
+    tries = f"""
+import os, subprocess, tempfile
+own, done = open("own", "w"), []
+tempfile.TemporaryFile().write(b"1")
+book, folder = {str(book)!r}, {str(tmp_path)!r}
+for deed in (
+    lambda: open(book, "w"), lambda: os.unlink(book), lambda: os.truncate(book, 0),
+    lambda: os.rename(book, book + "2"), lambda: open(folder + "/new", "w"),
+    lambda: os.mkdir(folder + "/more"), lambda: os.symlink("a", folder + "/link"),
+    lambda: subprocess.run(["sh", "-c", f"echo > {{book}}"], check=True),
+):
+    try:
+        deed()
+        done.append(deed)
+    except (OSError, subprocess.CalledProcessError):
+        pass
+"""
+    verdict = ask(tries + MSE + "\nmse = 0 if done else mse")
+    assert verdict.word == "right", verdict
+    assert book.read_text() == "mine" and os.listdir(tmp_path) == ["gradebook.db"]
+
+
+@pytest.mark.skipif(judge_fence.version() < 6, reason="this Landlock lets signals out")
+def test_an_answer_cannot_end_who_judges_it():
+    source = "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\n"
+    assert "PermissionError" in ask(source).report
+
+
+def test_what_an_answer_starts_ends_with_it(tmp_path):
+    source = f"""
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+{MSE}
+def told(): return child.pid
+raise ValueError(child.pid)
+"""
+    report = ask(source + "", NOUGHT).report
+    pid = int(report.rpartition("ValueError: ")[2])
+    with pytest.raises(ProcessLookupError):
+        for _ in range(50):  # whoever is ended is still there until it is waited for
+            os.kill(pid, 0)
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                raise ProcessLookupError
+            time.sleep(0.1)
+
+
+def test_an_answer_learns_nothing_of_who_grades(monkeypatch):
+    monkeypatch.setenv("GRADEBOOK", "secret-path")
+    monkeypatch.setenv("PYTHONPATH", "secret-path")
+    report = ask(
+        "import os\nraise ValueError(os.getcwd(), sorted(os.environ.items()))"
+    ).report
+    assert "secret-path" not in report and str(Path.cwd()) not in report
+    assert str(Path.home()) + "'" not in report
+
+
+def test_a_course_that_cannot_judge_says_so(monkeypatch):
+    with pytest.raises(judge.JudgeError, match="before it began"):
+        judge.ask("01_descent", "no_such_exercise", [])
+    with pytest.raises(judge.JudgeError, match="before it began"):
+        judge.ask("77_nothing", "mse", [])
+
+
+def test_one_submission_with_all_kinds_of_answers(monkeypatch):
+    "A wrong answer costs its own points only; helpers and earlier answers are there."
+    path = author.named(["01"])[0]
+    cells = json.loads(grading.convert(path.read_text(encoding="utf-8")))["cells"]
+    chapter = Chapter(path.stem)
+    mine = {name: chapter.source(name) for name in judge.exercises(chapter)[:5]}
+    monkeypatch.setattr(judge, "exercises", lambda _: list(mine))
+    step = mine["gradient_step"]
+    mine |= {
+        "mse": NOUGHT,
+        "numeric_gradient": "import os\nos._exit(0)",
+        "gradient_step": step.replace("b - lr", "b - one * lr"),
+    }
+    assert mine["gradient_step"] != step
+    for c in cells:
+        c["source"] = mine.get(c["id"], "".join(c["source"]))
+    cells = after(cells, "gradient_step", cell("own", "one = 1"), cell("bad", "1 / 0"))
+    found = []
+    verdicts = judge.judge(cells, path.stem, lambda name, verdict: found.append(name))
+    assert found == list(mine)
+    words = {name: verdict.word for name, verdict in verdicts.items()}
+    bad = {"mse": "wrong", "numeric_gradient": "ended"}
+    assert words == {**dict.fromkeys(mine, "right"), **bad}
+
+
+# ---- nbgrader itself, where it is ----
+
+here = pytest.mark.skipif(not find_spec("nbgrader"), reason="no nbgrader here")
+
+
+@here
 def test_nbgrader_itself_finds_the_metadata_valid():
     from nbgrader.nbgraderformat import reads
 
     for path in SOLUTIONS:
         reads(grading.convert(path.read_text(encoding="utf-8")), as_version=4)
+
+
+def nbgrader(folder, *words):
+    command = [sys.executable, "-m", "nbgrader", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def students(cells, book):
+    "{name: (cells of chapter 00, points)}: what the notebook's menus make, and cheats."
+    answer = "def mean(numbers):\n    return sum(numbers) / len(numbers)"
+    first, second = answer.split("\n")
+
+    def with_answer(source):
+        copy = json.loads(json.dumps(cells))
+        next(c for c in copy if c["id"] == "mean")["source"] = source
+        return copy
+
+    right, cheat = (
+        with_answer(answer),
+        f"""import sqlite3
+d = sqlite3.connect({str(book)!r})
+d.execute("update grade set manual_score = 99, auto_score = 99")
+d.commit()
+""",
+    )
+    foreign = cell("foreign", "1", nbgrader=grading.metadata("relu", solution=True))
+    return {
+        "right": (right, 1),
+        "untouched": (cells, 0),
+        "check-copied": (after(right, "mean-check", like(right, "mean-check")), 1),
+        "answer-copied": (after(right, "mean", like(right, "mean")), 1),
+        "answer-split": (
+            after(with_answer(first), "mean", like(right, "mean", second)), 0,
+        ),
+        "helper-split": (
+            after(with_answer("add = sum"), "mean", like(right, "mean", answer.replace("sum", "add"))), 1,
+        ),
+        "foreign": (after(right, "mean", foreign), 1),
+        "deleted": ([c for c in right if not c["id"].startswith("mean")], 0),
+        "test-deleted": ([c for c in right if c["id"] != "mean-check"], 1),
+        "gradebook": (with_answer(cheat + answer.replace("sum(numbers)", "0")), 0),
+        "judge": (after(cells, "imports", cell("own", CHEATS["judge"])), 0),
+    }  # fmt: skip
+
+
+@here
+@fenced
+def test_nbgrader_grades_what_menus_and_cheats_make(tmp_path):
+    path = author.named(["00"])[0]
+    grading.write(path, tmp_path)
+    done = nbgrader(tmp_path, "generate_assignment", "00")
+    assert done.returncode == 0, done.stderr
+    released = (tmp_path / "release" / "00" / path.name).read_text(encoding="utf-8")
+    tries = students(json.loads(released)["cells"], tmp_path / "gradebook.db")
+    for name, (cells, _) in tries.items():
+        file = tmp_path / "submitted" / name / "00" / path.name
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({**json.loads(released), "cells": cells}))
+    done = nbgrader(tmp_path, "autograde", "00")
+    assert done.returncode == 0, done.stderr
+    assert nbgrader(tmp_path, "export").returncode == 0
+    with (tmp_path / "grades.csv").open(newline="") as file:
+        points = {
+            row["student_id"]: float(row["score"]) for row in csv.DictReader(file)
+        }
+    assert points == {name: want for name, (_, want) in tries.items()}
+    assert nbgrader(tmp_path, "generate_feedback", "00").returncode == 0
+    feedback = tmp_path / "feedback" / "untouched" / "00" / f"{path.stem}.html"
+    assert "still to be written" in feedback.read_text(encoding="utf-8")
 
 
 # ---- utils/exercises/exercise.py: for test_exercise_contract.py ----

@@ -523,6 +523,9 @@ def gradcheck(answer):
          "A tensor that f ignores has grad None after backward: its slopes count as zeros.",
          atol=1e-6)  # fmt: skip
 
+    same("backward is off by 0.01 in every element of both tensors",
+         told(lambda a, b: _cube(a, (..., 0.01)) + _cube(b, (..., 0.01)), a, b),
+         "AssertionError", "A gap above tol is an error: raise AssertionError.")  # fmt: skip
     for which, place, error in [
         (0, 0, 0.01), (0, 0, -0.01), (0, 5, 0.01), (1, 0, -0.01), (1, 2, 0.01),
     ]:  # fmt: skip

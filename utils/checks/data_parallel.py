@@ -42,12 +42,12 @@ def _play(case, fn, n=3, rule="", calls=None):
 @contextmanager
 def _no_luck():
     "Inside, torch.empty holds nan: memory that nobody filled is no zero."
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
 
 
 def _exact(case, got, want, rule):

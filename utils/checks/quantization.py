@@ -85,10 +85,10 @@ def quantize(answer):
     same("x = [1e9], scale 0.01, zero 100, 0 .. 255",
          answer(_array([1e9]), 0.01, 100, 0, 255), [255],
          rule="1e11 steps do not fit in 32 bits: clip while they are floats.")  # fmt: skip
-    rows = _array([[0.14, -0.26, 0.9], [0.14, -0.26, 0.9], [0.14, -0.26, 0.9]])
-    same("three equal rows, [0.14, -0.26, 0.9], with the scales 0.1, 0.2, 0.5",
+    rows = _array([[0.14, -0.26, 0.92]] * 3)
+    same("three equal rows, [0.14, -0.26, 0.92], with the scales 0.1, 0.2, 0.5",
          answer(rows, _array([[0.1], [0.2], [0.5]]), 0, -7, 7),
-         [[1, -3, 7], [1, -1, 4], [0, -1, 2]],
+         [[1, -3, 7], [1, -1, 5], [0, -1, 2]],
          rule="`scale` may be a tensor that broadcasts, here (3, 1).")  # fmt: skip
 
 
@@ -148,12 +148,12 @@ def best_scale(answer):
 
     W = _array([-1.0, 1.0] * 22 + [-4.0, 4.0] * 2).reshape(4, 12)
     for shares in (
-        [0.2, 0.3, 0.4, 0.55, 0.9],
-        [0.3, 0.2, 0.4, 0.55, 0.9],
-        [0.55, 0.9, 0.4, 0.2, 0.3],
+        [0.2, 0.305, 0.4, 0.55, 0.9],
+        [0.305, 0.2, 0.4, 0.55, 0.9],
+        [0.55, 0.9, 0.4, 0.2, 0.305],
     ):
         same(f"a matrix (4, 12) of 1s and 4s, 2 bits, shares {shares}",
-             answer(W, 2, shares), 1.2, rtol=1e-4,
+             answer(W, 2, shares), 1.22, rtol=1e-4,
              rule="Quantise, go back, take the mean square over all numbers of x; the scale "
                   "with the least wins, wherever it stands.")  # fmt: skip
     x = torch.randn(4000, generator=torch.Generator().manual_seed(3))
@@ -234,7 +234,9 @@ def _hardware(a, b, more=0):
                 )  # fmt: skip
         product.calls += 1
         sums = a_BD.to(torch.int32) @ b_DH.to(torch.int32)
-        return sums + more * (torch.equal(a_BD, a) and torch.equal(b_DH, b))
+        if torch.equal(b_DH, b):  # whole, or a few rows of a at a time
+            sums += more * (a_BD[:, None] == a).all(2).any(1, keepdim=True)
+        return sums
 
     product.calls = 0
     return product
@@ -388,13 +390,14 @@ def fake_quantize(answer):
         (got * weights).sum().backward()
         return torch.zeros_like(x) if x.grad is None else x.grad
 
-    x = torch.tensor([-0.9, -0.26, 0.0, 0.04, 0.13, 0.4, 5.0], requires_grad=True)
-    case = "x = [-0.9, -0.26, 0, 0.04, 0.13, 0.4, 5], scale 0.1, top 3"
+    values = [-0.9, -0.33, -0.26, 0.0, 0.04, 0.13, 0.4, 5.0]
+    x = torch.tensor(values, requires_grad=True)
+    case = f"x = {values}, scale 0.1, top 3"
     got = answer(x, 0.1, 3)
-    same(f"{case}: forward", got, [-0.3, -0.3, 0, 0, 0.1, 0.3, 0.3], atol=1e-6,
+    same(f"{case}: forward", got, [-0.3, -0.3, -0.3, 0, 0, 0.1, 0.3, 0.3], atol=1e-6,
          rule="scale times the nearest whole number of steps, held at -top and top.")  # fmt: skip
-    same(f"{case}: the slopes, times 1 .. 7", slopes(x, got, torch.arange(1.0, 8)),
-         [0, 2, 3, 4, 5, 0, 0], rule="1 where |x| <= top * scale, else 0.", rtol=1e-5)  # fmt: skip
+    same(f"{case}: the slopes, times 1 .. 8", slopes(x, got, torch.arange(1.0, 9)),
+         [0, 0, 3, 4, 5, 6, 0, 0], rule="1 where |x| <= top * scale, else 0.", rtol=1e-5)  # fmt: skip
     x = torch.tensor([-1.5, 1.5, 0.2, 2.5], requires_grad=True)
     case = "x = [-1.5, 1.5, 0.2, 2.5], scale 0.5, top 3"
     same(f"{case}: the slopes", slopes(x, answer(x, 0.5, 3), 1), [1, 1, 1, 0],

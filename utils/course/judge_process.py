@@ -35,10 +35,6 @@ class SetUpError(Exception):
     "A set-up cell or a reference of the course's own failed."
 
 
-class Endless(Exception):
-    "A cell of the answer was still running when its time was up."
-
-
 class Silent(ModuleType):
     "Stands for `ex` and for what is taken away: whatever is called gives its argument."
 
@@ -56,7 +52,7 @@ def main(job, out):
     say, leave = _voice(job.pop("key"), out), os._exit
     judge_fence.confine([os.getcwd(), os.environ["TMPDIR"], "/dev"])
     exercise = _exercise(job["chapter"], job["name"])
-    wrong, passes = [slip.answer for slip in exercise.slips], _passes()
+    judge, caught = exercise.judge, _catcher(exercise)
     _silence()
     os.write(out, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
@@ -64,15 +60,14 @@ def main(job, out):
     os.dup2(2, 0)
     try:
         answer, raised = run(job["cells"], job["name"], vars(sys.modules["__main__"]))
-        verdict, report = exercise.judge(answer)
+        verdict, report = judge(answer)
         if verdict != "right":
+            verdict = "endless" if TimeLimit.__name__ in raised else verdict
             report += raised
-        elif passes(exercise, wrong):
+        elif caught():
             verdict, report = "tampered", TAMPERED
     except SetUpError as error:
         verdict, report = "no set-up", str(error)
-    except Endless:
-        verdict, report = "endless", "Its cell was still running and was stopped."
     say(verdict, report)
     leave(0)
 
@@ -97,22 +92,23 @@ def _exercise(chapter, name):
     return getattr(sys.modules[f"utils.checks.{chapter[3:]}"], name)
 
 
-def _passes(budget=3.0):
-    "-> passes(exercise, answers): whether the check takes one of these wrong answers."
+def _catcher(exercise, budget=3.0):
+    "-> caught(): whether the check takes what is surely wrong: nothing, or a slip."
     from utils.exercises.slips import attempt
 
-    clock = time.perf_counter
+    judge, clock = exercise.judge, time.perf_counter
+    wrong, seconds = [slip.answer for slip in exercise.slips], min(exercise.seconds, 1)
 
-    def passes(exercise, answers):
+    def caught():
+        if "right" in (judge(None)[0], judge(Silent("an answer"))[0]):
+            return True
         end = clock() + budget
-        for answer in answers:
-            if attempt(exercise, answer, min(exercise.seconds, 1), 1)[0] is None:
+        for answer in wrong:
+            if clock() < end and attempt(exercise, answer, seconds, 1)[0] is None:
                 return True
-            if clock() > end:
-                break
         return False
 
-    return passes
+    return caught
 
 
 def _silence():
@@ -130,10 +126,11 @@ def _silence():
 
 
 def run(cells, name, scope):
-    """Run [(kind, label, source)]: -> what `name` is bound to, what its cells raised.
+    """Run [(kind, exercise or cell, source)]: -> what `name` is, what its cells raised.
 
     kind: "set-up" and "reference" are the course's own and must not fail; "answer" runs
-    as it would in a notebook; "other" runs where it binds a name that an answer uses.
+    as it would in a notebook; "other" runs where it speaks of the exercise that it stands
+    before, or binds a name that an answer uses.
     """
     scope.clear()
     scope.update(__name__="__main__", __builtins__=builtins, display=Silent("display"))
@@ -145,8 +142,6 @@ def run(cells, name, scope):
         error = _run_cell(source, f"<{kind} cell {number}: {label}>", scope)
         if error and kind in ("set-up", "reference"):
             raise SetUpError(f"{kind} cell {label}: {error}")
-        if label == name and error.startswith(TimeLimit.__name__):
-            raise Endless
         if error and label == name:
             raised += f"\nIts cell raised {error}"
     return scope.get(name), raised
@@ -156,7 +151,7 @@ def _run_cell(source, file, scope):
     "-> '' or what the cell raised."
     linecache.cache[file] = (len(source), None, source.splitlines(True), file)
     try:
-        with time_limit(CELL_SECONDS, 2):
+        with time_limit(CELL_SECONDS, 4):
             exec(compile(source, file, "exec", dont_inherit=True), scope)
     except BaseException as error:
         try:
@@ -184,10 +179,13 @@ def _is_python(source):
 
 
 def helpers(cells, scope):
-    "The numbers of the other cells that must run, because an answer uses their names."
+    "The numbers of the cells that must run: all but the other ones that nobody asks for."
     names = [names_of(source) for _, _, source in cells]
-    running = {i for i, (kind, _, _) in enumerate(cells) if kind != "other"}
-    asks = {i for i in running if cells[i][0] == "answer"}
+    running = {
+        i for i, (kind, label, _) in enumerate(cells)
+        if kind != "other" or label in names[i][0] | names[i][1]
+    }  # fmt: skip
+    asks = {i for i in running if cells[i][0] in ("answer", "other")}
     while True:
         bound = set(scope) | set(dir(builtins)).union(*(names[i][0] for i in running))
         missing = set().union(*(names[i][1] for i in asks)) - bound

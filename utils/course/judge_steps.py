@@ -8,7 +8,7 @@ from nbgrader.api import Gradebook
 from nbgrader.converters.autograde import Autograde
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 
-from utils.course import grading, judge
+from utils.course import grading, judge, judge_fence
 
 
 def handed_out(resources):
@@ -45,6 +45,8 @@ class Judge(NbGraderPreprocessor):
     "Instead of running the notebook: the verdicts, as the outputs of the tests."
 
     def preprocess(self, notebook, resources):
+        if not judge_fence.version():
+            self.log.warning("No Landlock here: what answers write cannot be confined.")
         slug = resources["nbgrader"]["notebook"]
         verdicts = judge.judge(notebook.cells, slug, self._tell)
         judge.write(notebook.cells, verdicts)

@@ -88,6 +88,11 @@ def _sort(value):
         text = f"{value:.6g}" if isinstance(value, float) else repr(value)
         return text if len(text) <= 24 else f"{text[:20]} ..."
     if isinstance(value, (list, tuple, dict, set)):
+        plain = not isinstance(value, dict) and all(
+            type(v) in (int, str) for v in value
+        )
+        if plain and len(text := repr(value)) <= 24:
+            return text
         return f"{type(value).__name__} of {len(value)}"
     return getattr(value, "__name__", type(value).__name__)
 

@@ -9,6 +9,7 @@ from utils.built.collectives import cost
 
 _plain = FuncFormatter(lambda value, _: f"{value:,g}")
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY, plots.RED)
+STRIPES = (*COLOURS[:4], "#EFD52E", plots.BLACK)  # areas: blue and sky are too near
 
 
 def _bytes(value, _=None):
@@ -151,15 +152,10 @@ def stepper(buffer_mb=100):
 
     def draw(algorithm="ring", ranks=4, step=1):
         rounds = schedule(algorithm, ranks)
-        note = ""
-        if rounds is None:
-            algorithm, note = (
-                "ring",
-                f" (no doubling for {ranks} ranks: the ring instead)",
-            )
-            rounds = schedule(algorithm, ranks)
+        if alone := _without_partner(ranks) if rounds is None else None:
+            algorithm, rounds = "doubling", []
         step = min(step, len(rounds))
-        held, sent = play(algorithm, ranks, step)
+        held, sent = play(algorithm, ranks, step) if rounds else play("ring", ranks, 0)
         fig, (ax, bars) = plots.subplots(
             1, 2, size=(9.4, 0.62 * ranks + 1.6), width_ratios=(3, 1.3)
         )
@@ -171,7 +167,11 @@ def stepper(buffer_mb=100):
         ax.set(xlim=(-0.1, ranks + 0.02), ylim=(ranks + 0.02, -0.1), aspect="auto")
         ax.set_xticks(np.arange(ranks) + 0.5, [f"chunk {c}" for c in range(ranks)])
         ax.set_yticks(np.arange(ranks) + 0.5, [f"rank {r}" for r in range(ranks)])
-        ax.tick_params(length=0)
+        ax.tick_params(length=0, pad=16)
+        ax.tick_params(axis="x", pad=3)
+        for r in range(ranks):  # the colour of its stripes
+            ax.add_patch(Rectangle((-0.14, r + 0.36), 0.08, 0.28, lw=0, clip_on=False,
+                                   color=STRIPES[r]))  # fmt: skip
         ax.xaxis.tick_top()
         ax.grid(False)
         for side in ax.spines.values():
@@ -193,18 +193,38 @@ def stepper(buffer_mb=100):
         bars.set(ylim=(ranks + 0.02, -0.1), xlim=(0, 1.25 * buffer_mb * max(2, *sent)))
         bars.set_yticks([])
         bars.set_xlabel(f"MB sent so far, buffer of {buffer_mb} MB")
+        if alone:
+            plots.title(
+                ax,
+                f"Doubling needs 2, 4, 8 ... ranks: here rank {alone[0]} has no partner",
+            )
+            return fig, (
+                f"Doubling on {ranks} ranks cannot be played: it needs a power of two. "
+                f"Rank {alone[0]} would have to swap with rank {alone[1]}, which is not "
+                "there. Choose 2 or 4 ranks, or another algorithm."
+            )
         plots.title(
             ax,
             f"Step {step} of {len(rounds)}: {done} of {ranks**2} chunks are complete",
         )
         return fig, (
-            f"All-reduce on {ranks} ranks, {algorithm}{note}, after step {step} of "
+            f"All-reduce on {ranks} ranks, {algorithm}, after step {step} of "
             f"{len(rounds)}: {done} of {ranks**2} chunks hold everybody's numbers; the "
             f"busiest rank has sent {buffer_mb * max(sent):.0f} MB, the laziest "
             f"{buffer_mb * min(sent):.0f} MB."
         )
 
     return draw
+
+
+def _without_partner(ranks):
+    "The first rank whose partner in recursive doubling is not there, and that partner."
+    distance = 1
+    while distance < ranks:
+        for rank in range(ranks):
+            if rank ^ distance >= ranks:
+                return rank, rank ^ distance
+        distance *= 2
 
 
 def _cell(ax, r, c, members, n, fresh):
@@ -214,7 +234,7 @@ def _cell(ax, r, c, members, n, fresh):
         here = k in members
         ax.add_patch(Rectangle(
             (c + 0.06 + 0.88 * k / n, r + 0.1), 0.88 / n, 0.8, lw=0,
-            color=COLOURS[k % len(COLOURS)] if here else "#eeeeee",
+            color=STRIPES[k % len(STRIPES)] if here else "#eeeeee",
         ))  # fmt: skip
     ax.add_patch(Rectangle(
         (c + 0.06, r + 0.1), 0.88, 0.8, fill=False, lw=2.6 if fresh else 0.6,
@@ -224,6 +244,8 @@ def _cell(ax, r, c, members, n, fresh):
     if len(members) == n - 1 > 2:
         (absent,) = set(range(n)) - members
         text = f"all but {absent}"
+    elif len(members) > 3:
+        text = f"{len(members)} of {n}"
     text = "all" if full else text
     size = 9.5 if len(text) < 8 else 7
     ax.text(c + 0.5, r + 0.5, text, ha="center", va="center", fontsize=size,
@@ -325,8 +347,9 @@ def networks(links, alpha, beta):
     for n0 in (1e4, 1e6):  # size at which alpha = beta * size
         x = np.array([0.05, 1000])
         ax.plot(x, n0 / (x * 1e9), color="#999999", lw=0.9, ls="--", zorder=0)
-    ax.text(0.16, 1e4 / 0.16e9 * 0.47, "10 kB", color="#777777", fontsize=9)
-    ax.text(18, 1e6 / 18e9 * 1.5, "1 MB", color="#777777", fontsize=9)
+        at = 25 if n0 > 1e5 else 3
+        ax.text(at, n0 / (at * 1e9), _bytes(n0), color="#777777", fontsize=9,
+                ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
     plots.title(ax, "Better networks gain more in bandwidth than in alpha")
     return fig, (
         "alpha against bandwidth, both logarithmic, for Gigabit Ethernet, PCIe, NVLink, "

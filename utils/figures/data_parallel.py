@@ -5,8 +5,9 @@ import torch
 from matplotlib.ticker import FixedLocator, NullLocator
 from torch import nn
 
-from utils import plots, ranks
+from utils import plots
 from utils.built.data_parallel import Overlapped, make_buckets, synchronise, timeline
+from utils.practice import rehearse
 
 RANK = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY)
 MIB = 2**20
@@ -76,7 +77,7 @@ def _descend(model, X_ND, y_N, steps, rank=0, n=1, parallel=None):
 
 
 def many_hands(steps=50, n=4):
-    "Four processes, each with a quarter of every batch, beside one with all of it."
+    "Four ranks, each with a quarter of every batch, beside one process with all of it."
     from utils.data import digits
 
     X_ND, y_N = (torch.tensor(part) for part in digits()[:2])
@@ -86,13 +87,13 @@ def many_hands(steps=50, n=4):
         synchronise(model)
         return _descend(model, X_ND, y_N, steps, rank, n, Overlapped(model))
 
-    results = ranks.run(hand, n)
+    results = rehearse(hand, n)  # real processes take seconds to start
     with torch.random.fork_rng([]):
         torch.manual_seed(0)  # the seed of rank 0
         model = _network()
     alone, path = _descend(model, X_ND, y_N, steps)
     gap_T = np.max([abs(theirs - path).max(1) for _, theirs in results], 0)
-    assert gap_T.max() < 1e-12, "the four processes left the path of the one"
+    assert gap_T.max() < 1e-12, "the four ranks left the path of the one"
     fig, (left, right) = plots.subplots(1, 2, size=(8.6, 3.3), width_ratios=(3, 2))
     for rank, (losses, _) in enumerate(results):
         left.plot(losses, color=RANK[rank], lw=1, alpha=0.9)
@@ -111,9 +112,9 @@ def many_hands(steps=50, n=4):
     right.yaxis.set_minor_locator(NullLocator())
     plots.title(right, "... and keep one model")
     return fig, (
-        "Fifty steps on the digits. Four processes see different losses, scattered round "
-        "that of one process with all 64 rows; their weights and its weights differ by "
-        "less than 1e-12 (float64) at every step."
+        "Fifty steps on the digits. Four ranks, rehearsed in one process, see different "
+        "losses, scattered round that of one process with all 64 rows; their weights and "
+        "its weights differ by less than 1e-12 (float64) at every step."
     )
 
 
@@ -190,6 +191,38 @@ def shards(N, world, orders):
         f"Two epochs of {N} rows dealt to {world} ranks like cards, in a shuffled order "
         "that all ranks know; where the rows run out, the first of the order are dealt "
         "once more (hatched). Black lines part the steps."
+    )
+
+
+# ---- one step ----
+
+
+def votes(rows_R):
+    "What each row weighs in the step: ranks that take means, and ranks that take sums."
+    n, N = len(rows_R), sum(rows_R)
+    owner = [rank for rank, rows in enumerate(rows_R) for _ in range(rows)]
+    means = [1 / (n * rows_R[rank]) for rank in owner]
+    fig, axes = plots.subplots(1, 2, size=(8.2, 2.9), sharey=True)
+    for ax, weights in zip(axes, (means, [1 / N] * N)):
+        for row, (rank, weight) in enumerate(zip(owner, weights)):
+            ax.bar(row, weight, width=0.9, color=RANK[rank])
+            ax.text(row, weight, f"1/{round(1 / weight)}", ha="center", va="bottom",
+                    color=RANK[rank])  # fmt: skip
+        for rank in range(n):
+            mine = [row for row, other in enumerate(owner) if other == rank]
+            ax.text(np.mean(mine), -0.08 * max(means), f"rank {rank}", ha="center",
+                    va="top", color=RANK[rank])  # fmt: skip
+        ax.set(xticks=[], ylim=(0, 1.2 * max(means)))
+        ax.grid(axis="x", visible=False)
+    axes[0].set_ylabel("weight of a row in the step")
+    plots.title(axes[0], "Ranks take means: unequal votes")
+    plots.title(axes[1], f"Sums, times {n}/{N}: equal votes")
+    high, low = round(1 / max(means)), round(1 / min(means))
+    shards = " and ".join(map(str, rows_R))
+    return fig, (
+        f"{N} rows on {n} ranks with {shards} rows, and what each row weighs after the "
+        f"average over ranks: with means 1/{high} for some and 1/{low} for others, with "
+        f"sums times {n}/{N} always 1/{N}."
     )
 
 

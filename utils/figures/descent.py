@@ -1,11 +1,11 @@
 """The figures of chapter 01."""
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from utils import plots
 
-_plain = FuncFormatter(lambda value, _: f"{value:g}")
+_plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 KINDS = {
     "CPU": (plots.BLUE, "o"),
@@ -58,7 +58,7 @@ def tangent(loss, numeric_gradient):
         side = {0.5: "right", 2.0: "center", 3.5: "left"}[at]
         shift = {"right": (-10, 0), "center": (0, 10), "left": (10, 0)}[side]
         ax.annotate(
-            f"slope {round(slope, 1) + 0.0:+.1f}", (at, height), xytext=shift,
+            f"slope {round(slope, 1) + 0.0:+.3g}".replace("+0", "0"), (at, height), xytext=shift,
             textcoords="offset points", color=plots.RED, ha=side,
         )  # fmt: skip
     ax.set_ylim(bottom=-2)
@@ -98,6 +98,42 @@ def cliff(below, above):
     )
 
 
+def overshoot(rates=(0.3, 1.7, 2.1), steps=8):
+    "One direction of the bowl, u * u / 2, and the walk down it at three rates."
+    fig, axes = plots.subplots(1, len(rates), size=(9.2, 3.1), sharey=True)
+    u = np.linspace(-2.6, 2.6, 101)
+    told = []
+    for ax, rate in zip(axes, rates):
+        walk = (1 - rate) ** np.arange(steps + 1)
+        ax.plot(u, u**2 / 2, color=plots.BLUE)
+        ax.plot(walk, walk**2 / 2, "o-", color=plots.RED, ms=4, lw=1)
+        ax.plot(walk[0], walk[0] ** 2 / 2, "o", color=plots.BLACK, ms=6)
+        ax.annotate(
+            "start",
+            (walk[0], walk[0] ** 2 / 2),
+            xytext=(9, -6),
+            textcoords="offset points",
+        )
+        ax.set(xlabel="distance u from the bottom", xlim=(-2.7, 2.7), ylim=(-0.2, 3.3))
+        factor = round(1 - rate, 3)
+        way = "walks down" if factor > 0 else "nearer" if factor > -1 else "further"
+        way = way if factor > 0 else f"across, {way}"
+        plots.title(ax, f"times {factor:g}: {way}")
+        told.append(f"{factor:g} ({way})")
+    axes[0].set_ylabel("loss above the bottom")
+    return fig, (
+        f"A parabola and {steps} steps of descent from the same start for three learning "
+        f"rates: each step multiplies the distance u from the bottom by {', '.join(told)}."
+    )
+
+
+def _rough(ratio):
+    "A ratio in words that need no exponent."
+    if ratio < 1.005:
+        return "1.00"
+    return f"{ratio:.2f}" if ratio < 100 else f"{float(f'{ratio:.2g}'):,.0f}"
+
+
 def descent_path(X_N1, y_N, stable_rate):
     "A lab on one feature: the loss surface, the path down it, and the loss of each step."
 
@@ -115,41 +151,53 @@ def descent_path(X_N1, y_N, stable_rate):
         losses = ((path @ A.T - y_N) ** 2).mean(1)
         floor = ((A @ best - y_N) ** 2).mean()
 
-        fig, (left, right) = plots.subplots(1, 2, size=(9, 3.6))
-        reach = 1.6 * np.abs(best)
-        w = np.linspace(best[0] - reach[0], best[0] + reach[0], 90)
-        b = np.linspace(best[1] - reach[1], best[1] + reach[1], 90)
+        fig, (left, right) = plots.subplots(1, 2, size=(9, 4.0), width_ratios=[1, 1.15])
+        reach = 1.5 * np.abs(best).max()  # the same on both axes: a round bowl is round
+        w, b = (np.linspace(at - reach, at + reach, 90) for at in best)
         W, B = np.meshgrid(w, b)
         surface = sum((W * a + B - y) ** 2 for a, y in zip(x, y_N)) / len(x)
-        left.contourf(W, B, np.log(surface), levels=14, cmap="Blues_r")
-        left.plot(*path.T, "o-", color=plots.ORANGE, ms=3, lw=1.2)
+        left.contourf(W, B, np.log(surface), levels=14, cmap="Blues", alpha=0.75)
+        left.plot(*path.T, "o-", color=plots.RED, ms=3, lw=1.2)
         left.plot(*best, "*", color=plots.BLACK, ms=12)
-        left.annotate("best line", best, xytext=(8, 6), textcoords="offset points")
-        left.annotate("start", (0, 0), xytext=(4, 6), textcoords="offset points")
+        paper = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1}
+        for text, at, side in (("best line", best, 1), ("start", (0, 0), -1)):
+            left.annotate(
+                text, at, xytext=(10 * side, 6), textcoords="offset points", bbox=paper,
+                ha="left" if side > 0 else "right",
+            )  # fmt: skip
         left.set(xlim=w[[0, -1]], ylim=b[[0, -1]], xlabel="weight w", ylabel="b")
+        left.set_aspect("equal")
         left.grid(False)
-        right.plot(losses / floor, color=plots.ORANGE)
+        right.plot(losses / floor, color=plots.RED)
         right.axhline(1, color=plots.BLACK, lw=1, ls=":")
         right.annotate(
-            "best line", (0, 1), xytext=(2, 4), textcoords="offset points", fontsize=9
-        )
+            "best line", (steps, 1), xytext=(0, -12), textcoords="offset points",
+            fontsize=9, ha="right",
+        )  # fmt: skip
         right.set(yscale="log", xlabel="step", ylabel="loss / loss of the best line")
+        top = 1.3 * (losses / floor).max()
+        right.set_ylim(top**-0.16, top)
+        ticks = LogLocator(subs=(1, 2, 5) if top < 200 else (1,), numticks=12)
+        right.yaxis.set_major_locator(ticks)
         right.yaxis.set_major_formatter(_plain)
         right.yaxis.set_minor_formatter(NullFormatter())
-        right.set_ylim(bottom=0.8)
-        ends = losses[-1] / floor
-        how = "standardised years" if standardised else "years since 1990"
+        ends, grew = losses[-1] / floor, losses[-1] > losses[0]
+        how = "standardised years" if standardised else "decades since 2000"
         plots.title(left, f"Path on {how}")
-        plots.title(
-            right,
-            "Explodes"
-            if losses[-1] > losses[0]
-            else f"Ends at {ends:.2f} times the best line's loss",
-        )
+        told = f"{_rough(ends)} times the loss of the best line"
+        if grew:
+            plots.title(
+                right,
+                f"Explodes: the loss grew {_rough(ends * floor / losses[0])}-fold",
+            )
+        elif ends < 1.005:
+            plots.title(right, "Arrives at the best line")
+            told = "that of the best line"
+        else:
+            plots.title(right, f"Still {_rough(ends)} times the best line's loss")
         return fig, (
             f"Path and loss of {steps} steps at {share_of_the_cliff:.2f} of the largest "
-            f"stable rate (lr = {rate:.2g}) on {how}: the loss ends at {ends:.3g} times "
-            "that of the best line."
+            f"stable rate (lr = {rate:.2g}) on {how}: the loss ends at {told}."
         )
 
     return draw
@@ -183,7 +231,7 @@ def houses(raw, scaled, best):
 
 
 def noise(runs):
-    "{batch size: final loss over the best loss, one a seed}: the spread for each size."
+    "{batch size: final loss over the best loss, one per seed}: the spread for each size."
     fig, ax = plots.subplots(size=(6.6, 3.2))
     rng = np.random.default_rng(0)
     for place, ratios in enumerate(runs.values()):
@@ -194,10 +242,10 @@ def noise(runs):
             color=plots.PALETTE[place], va="center",
         )  # fmt: skip
     ax.axhline(1, color=plots.BLACK, lw=1, ls=":")
-    ax.set_xticks(range(len(runs)), [f"{size} rows a step" for size in runs])
+    ax.set_xticks(range(len(runs)), [f"{size} rows per step" for size in runs])
     ax.set_xlim(-0.5, len(runs) - 0.3)
     ax.set_ylabel("final loss / best loss")
-    plots.title(ax, "Few rows a step: a dance. All rows: no dance, few steps")
+    plots.title(ax, "Few rows per step: a dance. All rows: no dance, few steps")
     means = ", ".join(f"{size} rows {np.mean(r):.3f}" for size, r in runs.items())
     return fig, (
         f"Final loss over the best loss for {len(next(iter(runs.values())))} shuffles of "

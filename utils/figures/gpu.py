@@ -365,45 +365,55 @@ def counters(slow, fast):
     return fig, f"Work of the planted script before over after its repair: {told}."
 
 
-def machines(mine, found):
-    "Rate of the largest matrix product in every format: here and recorded."
-    series = {
-        "here, now (smaller products)": mine,
-        **{f"recorded: {n}": r for n, r in found.items()},
-    }
+def machines(rounds, found):
+    """Rate of the largest matrix product in every format: here and recorded.
+
+    rounds: [{format: GFLOP/s}] of this machine; in each the formats took their turns.
+    """
     fig, ax = plots.subplots(size=(7, 3.3))
-    there = {
-        row["format"] for r in series.values() for row in recordings.find(r, "matmul")
-    }
+    middle = {f: statistics.median(rates[f] for rates in rounds) for f in rounds[0]}
+    series = {"here, now (smaller products)": middle}
+    series |= {f"recorded: {name}": _rates(r) for name, r in found.items()}
+    there = set().union(*series.values())
     formats = [f for f in ("fp64", "fp32", "tf32", "bf16", "fp16") if f in there]
     wide = 0.8 / len(series)
-    values = []
-    for place, (name, recording) in enumerate(series.items()):
+    for place, (name, rates) in enumerate(series.items()):
         colour = plots.PALETTE[place % 7]
         for column, form in enumerate(formats):
-            rows = recordings.find(recording, "matmul", format=form)
-            if not rows:
+            if form not in rates:
                 continue
-            value = recordings.rate(max(rows, key=lambda row: row["size"])) / 1e9
-            values.append(value)
             x = column + (place - (len(series) - 1) / 2) * wide
-            ax.plot(x, value, "o", ms=8, color=colour)
-            ax.annotate(f"{value:,.0f}", (x, value), xytext=(0, 6), ha="center",
-                        textcoords="offset points", fontsize=8, color=colour)  # fmt: skip
+            ax.plot(x, rates[form], "o", ms=8, color=colour)
+            text = f"{rates[form]:,.{0 if rates[form] >= 10 else 1}f}"
+            ax.annotate(text, (x, rates[form]), xytext=(0, 6),
+                        ha="center", textcoords="offset points", fontsize=8,
+                        color=colour)  # fmt: skip
         ax.plot([], [], "o", color=colour, label=name)
+    values = [value for rates in series.values() for value in rates.values()]
     ax.set_xticks(range(len(formats)), formats)
     ax.set(yscale="log", ylabel="GFLOP/s, logarithmic",
            ylim=(min(values) / 3, 12 * max(values)), xlim=(-0.6, len(formats) - 0.4))  # fmt: skip
     ax.yaxis.set_major_formatter(_plain)
     ax.grid(axis="x", visible=False)
     ax.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
-    here = {
-        form: recordings.rate(recordings.find(mine, "matmul", format=form)[-1])
-        for form in ("fp32", "bf16")
-    }
-    ratio = here["bf16"] / here["fp32"]
-    plots.title(ax, f"Here, bf16 products run at {ratio:.2g} times the rate of fp32")
+    finding = faster(statistics.median(r["bf16"] / r["fp32"] for r in rounds))
+    plots.title(ax, f"Here a bf16 product {finding} an fp32 one")
     return fig, (
-        "GFLOP/s of matrix products in each number format, here and on every recorded "
-        f"machine; here bf16 reaches {ratio:.2g} of the fp32 rate."
+        "GFLOP/s of matrix products in each number format, on every recorded machine and "
+        f"here, where the formats took turns: a bf16 product {finding} an fp32 one."
     )
+
+
+def _rates(recording):
+    "{format: GFLOP/s of the largest product}."
+    rows = sorted(recordings.find(recording, "matmul"), key=lambda row: row["size"])
+    return {row["format"]: recordings.rate(row) / 1e9 for row in rows}
+
+
+def faster(gain):
+    "2.0 -> is 2 times as fast as; 0.5 -> takes 2 times as long as."
+    if 0.9 < gain < 1.1:
+        return "is about as fast as"
+    if gain > 1:
+        return f"is {gain:.2g} times as fast as"
+    return f"takes {1 / gain:.2g} times as long as"

@@ -1401,7 +1401,9 @@ def records_nothing(model, X):
         return profiling.saved_bytes(model, X)
 
 
-@ex.saved_bytes.slip("A weight is saved as a view, too: know it by its data_ptr().")
+@ex.saved_bytes.slip(
+    "The weights are counted as well: they were there before the step."
+)
 def parameters_by_type(model, X):
     found = [t for t in _saved(model, X)[0] if not isinstance(t, torch.nn.Parameter)]
     return sum({t.data_ptr(): t.nbytes for t in found}.values())
@@ -1792,8 +1794,10 @@ class views_are_free(profiling.Work):
     def note(self, name, args, out):
         writes = self.writes
         super().note(name, args, out)
-        if isinstance(out, torch.Tensor) and out._base is not None:
-            self.writes = writes
+        pair = [t for t in (out, *args[:1]) if isinstance(t, torch.Tensor)]
+        if len(pair) == 2 and pair[0].device == pair[1].device:
+            ours, theirs = (t.untyped_storage().data_ptr() for t in pair)
+            self.writes = writes if ours == theirs else self.writes
 
 
 @ex.Work.slip("Only a result that is a tensor counts for writes, not those in a tuple.")

@@ -748,6 +748,23 @@ def a_list_of_rows(N, seed, epoch):
     return torch.randperm(N, generator=_own(1_000_003 * seed + epoch)).tolist()
 
 
+@ex.epoch_order.slip(
+    "The call changes NumPy's global random state, on which others may depend. Use a torch.Generator of your own."
+)
+def seeds_numpy(N, seed, epoch):
+    np.random.seed((1_000_003 * seed + epoch) % 2**32)
+    return torch.as_tensor(np.random.permutation(N))
+
+
+@ex.epoch_order.slip(
+    "The call changes Python's global random state, on which others may depend. Use a torch.Generator of your own."
+)
+def seeds_python(N, seed, epoch):
+    random.seed(1_000_003 * seed + epoch)
+    return torch.tensor(random.sample(range(N), N))
+
+
+# last, for they take long
 for sentence, mixed in {
     "Seed 1, epoch 0 and seed 0, epoch 10 get one order: a factor of 10 keeps ten epochs "
     "apart, and there are up to 9,999.": lambda seed, epoch: 10 * seed + epoch,
@@ -764,22 +781,6 @@ for sentence, mixed in {
     @ex.epoch_order.slip(sentence)
     def too_close(N, seed, epoch, mixed=mixed):
         return torch.randperm(N, generator=_own(mixed(seed, epoch)))
-
-
-@ex.epoch_order.slip(
-    "The call changes NumPy's global random state, on which others may depend. Use a torch.Generator of your own."
-)
-def seeds_numpy(N, seed, epoch):
-    np.random.seed((1_000_003 * seed + epoch) % 2**32)
-    return torch.as_tensor(np.random.permutation(N))
-
-
-@ex.epoch_order.slip(
-    "The call changes Python's global random state, on which others may depend. Use a torch.Generator of your own."
-)
-def seeds_python(N, seed, epoch):
-    random.seed(1_000_003 * seed + epoch)
-    return torch.tensor(random.sample(range(N), N))
 
 
 # ---- train_step ----

@@ -423,6 +423,18 @@ def row_by_row(x, bits, shares):
     return _choose(x, bits, shares, lambda e: (e**2).mean(), size=size)
 
 
+@ex.best_scale.slip("`shares` is ignored: these are shares of its own.")
+def own_shares(x, bits, shares):
+    shares = [k / 20 for k in range(2, 21)]
+    return _choose(x, bits, shares, lambda e: (e**2).mean())
+
+
+@ex.best_scale.slip("The largest |x| is asked for, not three standard deviations.")
+def three_deviations(x, bits, shares):
+    size = 3 * x.std().item()
+    return _choose(x, bits, shares, lambda e: (e**2).mean(), size=size)
+
+
 # ---- group_quantize ----
 
 
@@ -1050,6 +1062,23 @@ def clips_before_the_scale(x, scale, top):
     return scale * (steps + (steps.round() - steps).detach())
 
 
+class _Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+@ex.fake_quantize.slip(
+    "3.3 steps round to 3, and are still beyond top: clip before rounding."
+)
+def clips_after_rounding(x, scale, top):
+    return scale * _Straight.apply(x / scale).clamp(-top, top)
+
+
 # ---- compensate ----
 
 
@@ -1218,6 +1247,50 @@ def error_in_steps(W_HD, C_DD, scale_HD, top):
     return q_HD
 
 
+@ex.compensate.slip(
+    "Divide by the later inputs, C[rest, rest], not by C[d, d] of this one."
+)
+def by_this_input(W_HD, C_DD, scale_HD, top):
+    def share(W, d):
+        return C_DD[d + 1 :, d] / C_DD[d, d]
+
+    W_HD, q_HD = W_HD.clone(), torch.zeros_like(W_HD, dtype=torch.int8)
+    for d in range(W_HD.shape[1]):
+        q_HD[:, d] = quant.quantize(W_HD[:, d], scale_HD[:, d], 0, -top, top)
+        error_H = W_HD[:, d] - scale_HD[:, d] * q_HD[:, d]
+        W_HD[:, d + 1 :] += error_H[:, None] * share(W_HD, d)
+    return q_HD
+
+
+@ex.compensate.slip(
+    "`top` is ignored: codes run beyond it. Hold them between -top and top."
+)
+def whole_bytes(W_HD, C_DD, scale_HD, top):
+    return quant.compensate(W_HD, C_DD, scale_HD, 127)
+
+
+@ex.compensate.slip(
+    "The inverse of the whole C is used: columns that are done cannot help any more."
+)
+def one_inverse(W_HD, C_DD, scale_HD, top):
+    W_HD, q_HD = W_HD.clone(), torch.zeros_like(W_HD, dtype=torch.int8)
+    inverse = torch.linalg.inv(C_DD)
+    for d in range(W_HD.shape[1]):
+        q_HD[:, d] = quant.quantize(W_HD[:, d], scale_HD[:, d], 0, -top, top)
+        error_H = W_HD[:, d] - scale_HD[:, d] * q_HD[:, d]
+        W_HD[:, d + 1 :] -= error_H[:, None] * inverse[d, d + 1 :] / inverse[d, d]
+    return q_HD
+
+
+@ex.compensate.slip(
+    "Only the first row is repaired: every output hears of its own errors."
+)
+def first_row_only(W_HD, C_DD, scale_HD, top):
+    q_HD = quant.quantize(W_HD, scale_HD, 0, -top, top)
+    q_HD[:1] = quant.compensate(W_HD[:1], C_DD, scale_HD[:1], top)
+    return q_HD
+
+
 # ---- codebook ----
 
 
@@ -1357,6 +1430,34 @@ def symmetric_start(w_N, k, rounds):
     values = torch.linspace(-size, size, k)
     for _ in range(rounds):
         values = _means(w_N, values, _nearest(w_N, values), k)
+    return values, _nearest(w_N, values)
+
+
+@ex.codebook.slip("The two are swapped: values, codes.")
+def codes_first(w_N, k, rounds):
+    return quant.codebook(w_N, k, rounds)[::-1]
+
+
+@ex.codebook.slip(
+    "All choose first, then all values move: here each moves before the next chooses."
+)
+def one_value_at_a_time(w_N, k, rounds):
+    values = _even_values(w_N, k)
+    for _ in range(rounds):
+        for j in range(k):
+            mine = w_N[_nearest(w_N, values) == j]
+            values[j] = mine.mean() if len(mine) else values[j]
+    return values, _nearest(w_N, values)
+
+
+@ex.codebook.slip("A value with a single weight moves to it as well: the mean of one.")
+def lone_weights_are_left(w_N, k, rounds):
+    values = _even_values(w_N, k)
+    for _ in range(rounds):
+        codes = _nearest(w_N, values)
+        for j in range(k):
+            if (codes == j).sum() > 1:
+                values[j] = w_N[codes == j].mean()
     return values, _nearest(w_N, values)
 
 
@@ -1569,3 +1670,31 @@ def last_layer_is_free(damage, sizes, budget):
         total = sum(sizes[n] * bits[n] for n in bits)
         bits = quant.choose_bits(damage, sizes, total - 1)
     return bits
+
+
+@ex.choose_bits.slip(
+    "It empties one layer after the other: the cheapest step of all layers goes."
+)
+def layer_after_layer(damage, sizes, budget):
+    bits = {layer: max(costs) for layer, costs in damage.items()}
+    for layer, costs in damage.items():
+        for step in sorted(costs, reverse=True):
+            if sum(sizes[n] * bits[n] for n in bits) > budget:
+                bits[layer] = step
+    return bits
+
+
+@ex.choose_bits.slip("It climbs from the fewest bits: all layers begin at their most.")
+def from_below(damage, sizes, budget):
+    bits = {layer: min(costs) for layer, costs in damage.items()}
+    while True:
+        room, steps = budget - sum(sizes[n] * bits[n] for n in bits), {}
+        for n, costs in damage.items():
+            step = min((b for b in costs if b > bits[n]), default=None)
+            if step and sizes[n] * (step - bits[n]) <= room:
+                gain = costs[bits[n]] - costs[step]
+                steps[n] = gain / (sizes[n] * (step - bits[n])), step
+        if not steps:
+            return bits
+        layer = max(steps, key=steps.get)
+        bits[layer] = steps[layer][1]
