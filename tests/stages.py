@@ -55,6 +55,8 @@ def of_chapter(name):
 
     slug = name[3:]
     modules = {slug, *(m.rpartition(".")[2] for m in EARNED.get(slug, ()))}
+    source = (ROOT / "solutions" / f"{name}.ipynb").read_text(encoding="utf-8")
+    modules |= {"practice"} & set(re.findall(r"from utils\.(\w+)", source))
     files = ["test_exercises", "test_structure", "test_earned"]
     words = [name, f"solutions/{name}", slug]
     for module in sorted(modules):

@@ -19,7 +19,7 @@ def test_without_its_kernel_a_lab_says_how_to_wake_it(shown):
     panels.display_asleep()
     ((data, _),) = shown
     plain = re.sub(r"<(style|script)>.*?</\1>", "", data["text/html"], flags=re.S)
-    assert "run this\ncell, then move them." in plain
+    assert "run this cell, then move them." in plain
     assert "Run this cell" in data["text/plain"]
 
 

@@ -214,7 +214,7 @@ def Ready(answer):
          rule="__getitems__ is missing (mind the s): a DataLoader asks it for a whole "
               "batch.")  # fmt: skip
     lists = [name for name, kept in vars(ready).items()
-             if isinstance(kept, (list, tuple)) and isinstance(kept[0], torch.Tensor)]  # fmt: skip
+             if isinstance(kept, (list, tuple)) and any(map(torch.is_tensor, kept))]  # fmt: skip
     same("Ready(slow): lists of tensors that it keeps", len(lists), 0,
          rule="Stack the rows once, in __init__: X_ND is one tensor.")  # fmt: skip
     rows = [5, 0, 17, 3]
@@ -287,9 +287,10 @@ def value_of(answer):
         ("bf16", 8, 7, torch.bfloat16),
         ("e5m2", 5, 2, torch.float8_e5m2),
     ]:
-        whole = np.uint16 if dtype.itemsize == 2 else np.uint8
+        size = dtype.itemsize
         for bits in rng.integers(0, 2 ** (1 + E + M), 120).tolist():
-            want = torch.from_numpy(np.array([bits], whole)).view(dtype)
+            pattern = np.array([bits], f"u{size}").view(f"i{size}")
+            want = torch.from_numpy(pattern).view(dtype)
             same(f"{name}: {told(bits, E, M)}", answer(bits, E, M), want.double().item(),
                  rule="Sign, exponent and fraction lie in this order, from the left.",
                  atol=0)  # fmt: skip
@@ -383,6 +384,11 @@ def _flat(tensors):
     return torch.cat([t.detach().flatten() for t in tensors])
 
 
+def _grads(weights):
+    "All gradients in a row; 0 where a weight has none."
+    return _flat(torch.zeros_like(w) if w.grad is None else w.grad for w in weights)
+
+
 @chapter.exercise(
     "backward: the loss times the scale. step: the gradients divided by it, a look at "
     "whether they are finite, and only then the optimiser.",
@@ -403,15 +409,14 @@ def LossScaler(answer):
     case = "scale 1024, weights (3,) and (2,) with the slopes 1, 2, 3 and 4, 5"
     same(f"{case}: the loss after backward", loss, 5,
          rule="The caller still reports the loss: loss * self.scale is a new tensor.")  # fmt: skip
-    same(f"{case}: the gradients after backward", _flat(w.grad for w in weights),
+    same(f"{case}: the gradients after backward", _grads(weights),
          1024 * _flat(slopes), rule="(loss * self.scale).backward().")  # fmt: skip
     stepped = scaler.step(optimizer)
     same(f"{case}: the weights after a step with lr = 1", _flat(weights), -_flat(slopes),
          rule="Divide every gradient by the scale, then optimizer.step().")  # fmt: skip
     same(f"{case}: what step returns", stepped, True,
          rule="step says whether it stepped: return True.")  # fmt: skip
-    kept = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-    same(f"{case}: the gradients after step", _flat(kept), _flat(slopes),
+    same(f"{case}: the gradients after step", _grads(weights), _flat(slopes),
          rule="Divide in place, grad.div_(self.scale), and leave them there.")  # fmt: skip
     for name, bad in [("both", weights), ("the first", weights[:1]),
                       ("the second", weights[1:])]:  # fmt: skip
@@ -427,9 +432,9 @@ def LossScaler(answer):
              rule="A step that was left out returns False.")  # fmt: skip
     same("LossScaler(): its scale", answer().scale, 2.0**16,
          rule="Without `scale`, it starts high: at 2.0**16.")  # fmt: skip
-    (weight,), _ = _weights(1)
-    answer(scale=2.0**20).backward(weight.sum())
-    same("scale 2**20: the gradient of a loss with slope 1", weight.grad, [2.0**20],
+    weights, _ = _weights(1)
+    answer(scale=2.0**20).backward(weights[0].sum())
+    same("scale 2**20: the gradient of a loss with slope 1", _grads(weights), [2.0**20],
          rule="Scale in fp32: 16 bits end at 65,504.")  # fmt: skip
     for kind, bad, first in [
         ("inf", math.inf, 256.0), ("nan", math.nan, 2.0**17), ("-inf", -math.inf, 2.0)
@@ -685,7 +690,7 @@ def saved_bytes(answer):
 
 @chapter.exercise(
     "P counts the weights and constants of all layers: (D + 1) * H each.",
-    "Four bytes a number. Gradients: one a weight. Optimiser: `states` a weight. "
+    "Four bytes per number. Gradients: one per weight. Optimiser: `states` per weight. "
     "Activations: each layer's input, and the loss's (B, C) at the end.",
     "activations = 4 * B * sum(widths): all inputs, the ReLUs' results among them, plus "
     "the log-probabilities of the last width.",
@@ -914,7 +919,7 @@ def planted(model, train, valid, price_C, device, epochs=2, B=32, bugs=range(1, 
 
 
 def _task():
-    "A small task: 250 rows to train, 134 of another scale to judge, a price a class."
+    "A small task: 250 rows to train, 134 of another scale to judge, a price per class."
     rng = np.random.default_rng(0)
     centre = rng.normal(size=(10, 64))
     y = rng.integers(0, 10, 384)

@@ -1,9 +1,9 @@
 """Inside the process of one answer: the submission's cells, then the course's check.
 
-utils.course.judge starts it. The check, its exercise and the slips are loaded first and
-then taken out of the modules that an `import` finds: what a cell does to "the course"
-there changes nothing. The verdict goes out with a key by a way of its own, not by what is
-printed. And who made the check pass is asked once more: the slips must still fail.
+utils.course.judge starts it. The check and what it stands on are loaded first and then
+taken out of the modules that an `import` finds, so that a line which replaces them there
+replaces nothing. The verdict goes out with a key and by a way of its own, not by what is
+printed. After a right answer, wrong ones must still fail: else the check was changed.
 """
 
 import ast
@@ -100,7 +100,7 @@ def _catcher(exercise, budget=3.0):
     wrong, seconds = [slip.answer for slip in exercise.slips], min(exercise.seconds, 1)
 
     def caught():
-        if "right" in (judge(None)[0], judge(Silent("an answer"))[0]):
+        if "right" in (judge(None)[0], judge(object())[0]):
             return True
         end = clock() + budget
         for answer in wrong:

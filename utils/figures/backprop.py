@@ -38,7 +38,7 @@ def _places(graph):
 
 
 def _number(x):
-    return f"{x:.3g}".replace("-", "−") if x is not None else "?"
+    return f"{x:g}".replace("-", "−") if x is not None else "?"  # exact: they multiply
 
 
 def _draw(ax, graph, values, grads, text, current=None, passed=()):
@@ -172,6 +172,59 @@ def two_units(step=5, x=2.0, w2=1.5):
     )
 
 
+def engine():
+    "The nodes of (X @ W + b).relu().sum(): arrays, births, and what each rule hands back."
+    graph = {  # name: what it was made from, and what its rule hands back there
+        "X": [], "W": [], "P": [("X", "G @ W.T"), ("W", "X.T @ G")], "b": [],
+        "S": [("P", "G"), ("b", "G, rows added")], "H": [("S", "G where S > 0")],
+        "L": [("H", "G, copied")],
+    }  # fmt: skip
+    text = {"P": "P = X @ W", "S": "S = P + b", "H": "H = S.relu()", "L": "L = H.sum()"}
+    shapes = {"X": (32, 64), "W": (64, 10), "b": (10,), "L": ()}
+    places = {name: (1.3 * x, 1.15 * y) for name, (x, y) in _places(graph).items()}
+    fig, ax = plots.subplots(size=(9.6, 3.6))
+    for name, made in graph.items():
+        for parent, hands in made:
+            (x0, y0), (x1, y1) = places[name], places[parent]
+            ax.add_patch(FancyArrowPatch(
+                (x0 - WIDTH / 2, y0), (x1 + WIDTH / 2, y1), color=plots.RED,
+                arrowstyle="-|>", mutation_scale=10, lw=1.2, shrinkA=1, shrinkB=1,
+            ))  # fmt: skip
+            ax.annotate(
+                hands, ((x0 + x1) / 2, (y0 + y1) / 2), ha="center", va="center", fontsize=8,
+                color=plots.RED, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+            )  # fmt: skip
+    for birth, (name, (x, y)) in enumerate(places.items()):
+        ax.add_patch(FancyBboxPatch(
+            (x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, lw=1, edgecolor=plots.BLACK,
+            boxstyle="round,pad=0,rounding_size=0.12",
+            facecolor=PALE if graph[name] else "white",
+        ))  # fmt: skip
+        shape = str(shapes.get(name, (32, 10))).replace(" ", "")
+        for dy, line, style in (
+            (0.23, text.get(name, name), {"fontweight": "bold"}),
+            (0.0, f"born {birth}, {shape}", {}),
+            (-0.23, f"grad {shape}", {"color": plots.RED}),
+        ):
+            ax.text(x, y + dy, line, ha="center", va="center", fontsize=8.5, **style)
+    xs, ys = zip(*places.values())
+    ax.set_xlim(min(xs) - 0.8, max(xs) + 0.8)
+    ax.set_ylim(min(ys) - 0.6, max(ys) + 0.6)
+    ax.axis("off")
+    walk = [b for b, name in enumerate(graph) if graph[name]][::-1]
+    plots.title(
+        ax,
+        f"Backward visits the results by age, youngest first: {walk}"[:-1].replace(
+            "[", ""
+        ),
+    )
+    return fig, (
+        "The nodes of L = sum(relu(X @ W + b)) with birth number and shape; arrows point "
+        "back to what a node was made from and say what its rule makes of the gradient G "
+        "that it holds. Every gradient has the shape of its array."
+    )
+
+
 def paths(depths, path_counts, edge_counts):
     "Paths and edges of a chain of diamonds."
     fig, ax = plots.subplots(size=(6.6, 3.3))
@@ -245,14 +298,16 @@ def ladder(seconds):
         ax.annotate(f"{unit}, ×{times[0] / t:,.0f}", (t, place), xytext=(5, 0),
                     textcoords="offset points", va="center")  # fmt: skip
     ax.set_yticks(places, names)
-    ax.set(xscale="log", xlabel="CPU seconds of one forward and backward pass")
+    ax.set(xscale="log", xlabel="CPU seconds per forward and backward pass")
     ax.set_xlim(times.min() / 3, times.max() * 12)
     ax.grid(axis="y", visible=False)
-    plots.title(
-        ax, f"Same loss, same gradients, {times[0] / times.min():,.0f} times less time"
-    )
+    best = f"{float(f'{times[0] / times.min():.2g}'):,.0f}"
+    plots.title(ax, f"Same loss, same gradients, {best} times as fast")
     steps = "; ".join(f"{name}: {times[0] / t:,.0f}" for name, t in zip(names, times))
-    return fig, f"Speed-up of each rung over the first, on a logarithmic axis: {steps}."
+    return fig, (
+        f"CPU seconds of each rung, on a logarithmic axis; so many times as fast as the "
+        f"first: {steps}."
+    )
 
 
 def tape_memory(batches, plain, fused, parameters):

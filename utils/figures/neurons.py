@@ -117,7 +117,7 @@ def saturation(bends, slope):
     fig, axes = plots.subplots(1, 3, size=(9.4, 3.2), sharex=True)
     says = []
     for ax, (name, bend) in zip(axes, bends.items()):
-        value, rise = bend(z), slope(name, z)
+        value, rise = np.asarray(bend(z)), np.asarray(slope(name, z))
         alive = rise > 0.05 * rise.max()
         for side in (z < 0, z > 0):
             flat = z[side & ~alive]
@@ -145,10 +145,10 @@ def moons_lab(random_net, mlp_forward, bends, noise=0.2):
     X_test, y_test = moons(1000, noise, seed=1)
     widths = (1, 2, 3, 5, 8, 12, 20, 30, 50, 70, 100)
     bends = {**bends, "none": lambda z: z}
-    curves = {}  # (bend, seed) -> share right on new points, a width each
+    curves = {}  # (bend, seed) -> share right on new points, one per width
 
     def right(layers, bend, X, y):
-        return np.mean((mlp_forward(X, layers, bend)[:, 0] > 0.5) == y)
+        return np.mean((np.ravel(mlp_forward(X, layers, bend)) > 0.5) == y)
 
     def curve(name, seed):
         if (name, seed) not in curves:
@@ -170,7 +170,7 @@ def moons_lab(random_net, mlp_forward, bends, noise=0.2):
         layers = random_net(X_N2, y_N, width, f, seed)
         seen, new = right(layers, f, X_N2, y_N), right(layers, f, X_test, y_test)
         fig, (left, side) = plots.subplots(1, 2, size=(9, 3.6))
-        _regions(left, lambda X: mlp_forward(X, layers, f)[:, 0], X_N2, fine=90)
+        _regions(left, lambda X: np.ravel(mlp_forward(X, layers, f)), X_N2, fine=90)
         (W, b), _ = layers
         if bend != "none":  # where each unit is at 0: the fold, or its steepest line
             (x0, x1), (y0, y1) = left.get_xlim(), left.get_ylim()
@@ -207,7 +207,7 @@ def moons_lab(random_net, mlp_forward, bends, noise=0.2):
 def surely_wrong(sigmoid):
     "The slope along the logit for a row of class 1: cross-entropy and squared error."
     z = np.linspace(-8, 8, 161)
-    p = sigmoid(z)
+    p = np.asarray(sigmoid(z))
     entropy, square = p - 1, 2 * (p - 1) * p * (1 - p)
     fig, ax = plots.subplots(size=(6.8, 3.4))
     ax.plot(z, entropy, color=plots.BLUE)

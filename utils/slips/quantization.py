@@ -871,7 +871,7 @@ def sizes_only(q_N):
     return (n[0::2] | n[1::2] << 4).to(torch.uint8)
 
 
-@ex.pack_int4.slip("One number a byte: nothing is saved yet.")
+@ex.pack_int4.slip("One number per byte: nothing is saved yet.")
 def one_a_byte(q_N):
     return (q_N.to(torch.int16) & 15).to(torch.uint8)
 
