@@ -3,57 +3,112 @@
 
 Both set up .venv beside this file from the pip section of environment.yml, once:
 utils/course/setup.py, which is loaded only where the running Python will do.
-Standard library only. It must load on an old Python, to say which ones will do.
+Standard library only. It must load on an old Python, even on Python 2, to say which
+ones will do: no f-strings here.
 """
+
+import os
+import sys
+
+if sys.hexversion < 0x03060000:  # what it imports further down would not load
+    sys.exit(
+        "The course needs Python 3.10 to 3.14; this is Python "
+        + sys.version.split()[0]
+        + ", too old. Try: "
+        + ("py -3.13 start.py" if os.name == "nt" else "python3 start.py")
+    )
 
 import importlib.util
 import json
-import os
+import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # -P and -I leave it out
 try:
-    from utils.course.sentences import Problem, dotted, explain_os, say
+    from utils.course.sentences import (
+        Problem,
+        dotted,
+        explain_os,
+        get_python,
+        say,
+        start_py,
+    )
 except ImportError:
     sys.exit("start.py does not find utils/ beside it: fetch the course again.")
 
 ROOT = Path(__file__).resolve().parent
-OLDEST, NEWEST = (3, 10), (3, 13)
+OLDEST, NEWEST, ADVISED = (3, 10), (3, 14), (3, 13)
 COMMANDS = {
     "test": ("utils.course.author", ["test"]),
     "author": ("utils.course.author", []),
     "bench": ("utils.bench", []),
     "measure": ("utils.bench.measure", []),
 }
-USAGE = """\
-python3 start.py                open the course in JupyterLab
-python3 start.py test           run the course's tests
-python3 start.py doctor         print what a bug report needs
-python3 start.py author ...     for authors: run, derive and check chapters
-python3 start.py bench ...      compare this course's code with the usual libraries
-python3 start.py measure ...    record measurements of this machine
-python3 start.py help           this text
+LISTS = {  # what a command needs beyond environment.yml: utils/course/NAME.txt
+    "test": ("authors", "extras"),
+    "author": ("authors", "extras"),
+    "extras": ("extras",),
+}
+HELP = (
+    ("", "open the course in JupyterLab"),
+    ("test", "run the course's tests"),
+    ("doctor", "print what a bug report needs"),
+    ("extras", "add the packages that some chapters can use and none needs"),
+    ("author ...", "for authors: run, derive and check chapters"),
+    ("bench ...", "compare this course's code with the usual libraries"),
+    ("measure ...", "record measurements of this machine"),
+    ("help", "this text"),
+)
 
---here uses the Python that runs start.py (conda, a hub's image), installs nothing.
-Options without a command go to JupyterLab: python3 start.py --no-browser --port 9999
-"""
+
+def usage():
+    """What `start.py help` says, as it is called on this system."""
+    lines = [start_py(command).ljust(31) + " " + what for command, what in HELP]
+    port = start_py("--no-browser --port 9999")
+    return "\n".join(
+        lines
+        + [
+            "",
+            "--here uses the Python that runs start.py (conda, a hub's image), "
+            "installs nothing.",
+            "Options without a command go to JupyterLab: " + port,
+            "",
+        ]
+    )
 
 
 # Which Python
 
 
+def answer(command):
+    """What a program prints, or None when it cannot be run or fails."""
+    try:
+        said = subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=20)
+        return said.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def launched():
+    """The minor versions of Python 3 that Windows' launcher py lists (64 bits)."""
+    said = answer(["py", "-0"]) or ""
+    found = re.findall(r"^\s*-(?:V:)?3\.(\d+)(?:-64|-arm64)?(?=\s|$)", said, re.M)
+    return [int(minor) for minor in found]
+
+
 def other_python():
-    """The name of a supported Python that runs on this machine, or None."""
-    for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
-        name = f"python3.{minor}"
-        try:
-            subprocess.check_output([name, "-c", ""], stderr=subprocess.DEVNULL)
+    """How a supported Python of this machine is called, or None."""
+    minors = range(NEWEST[1], OLDEST[1] - 1, -1)
+    listed = launched() if os.name == "nt" else []
+    for minor in minors:
+        if minor in listed:
+            return "py -3." + str(minor)
+    for minor in minors:
+        name = "python3." + str(minor)
+        if answer([name, "-c", ""]) is not None:
             return name
-        except (OSError, subprocess.CalledProcessError):
-            continue
     return None
 
 
@@ -63,11 +118,12 @@ def check_python(version, here=False):
     too_new = version[:2] > NEWEST and not here
     if too_old or too_new:
         other = other_python()
+        needed = dotted(OLDEST) + " to " + dotted(NEWEST)
         raise Problem(
-            f"The course needs Python {dotted(OLDEST)} to {dotted(NEWEST)}; this is "
-            f"Python {dotted(version[:3])}, too {'old' if too_old else 'new'}."
-            + (f" Try: {other} start.py" if other else "")
-        )
+            "The course needs Python " + needed + "; this is Python "
+            + dotted(version[:3]) + (", too old. " if too_old else ", too new. ")
+            + ("Try: " + other + " start.py" if other else get_python(ADVISED))
+        )  # fmt: skip
 
 
 # Running
@@ -119,7 +175,7 @@ def lab_command(root, python, extra):
         str(python),
         "-m",
         "jupyterlab",
-        f"--ServerApp.root_dir={work}",
+        "--ServerApp.root_dir=" + str(work),
         "--ServerApp.answer_yes=True",
     ]  # one Ctrl-C ends it
     if (work / "00_start_here.ipynb").exists():
@@ -149,7 +205,9 @@ def check_command(root, command):
     if not (path / "__main__.py").exists():
         path = path.with_suffix(".py")
         if not path.exists():
-            raise Problem(f"There is no `{command}` here: {path} is missing.")
+            raise Problem(
+                "There is no `" + command + "` here: " + str(path) + " is missing."
+            )
 
 
 def run_module(root, python, command, extra, here=False):
@@ -168,14 +226,36 @@ def doctor(root, here=False):
     return run(command, root, here or not works)
 
 
-def python_here(module):
+def python_here(root, module, lists=()):
     """The running Python, if it has what the command needs."""
+    from utils.course.packages import more, pinned, wrong
+
     if importlib.util.find_spec(module) is None:
         raise Problem(
-            f"This Python has no {module}: leave out --here, or install the "
+            "This Python has no " + module + ": leave out --here, or install the "
             "packages of environment.yml in it."
         )
+    for name in lists:
+        lines = more(root, name)
+        lost = [package for package, _, got in wrong(pinned(lines)) if not got]
+        if lost:
+            raise Problem(
+                "This Python has no " + ", ".join(lost) + ": leave out --here, or "
+                "run: pip install -r utils/course/" + name + ".txt"
+            )
     return sys.executable
+
+
+def add_extras(root, here=False):
+    """Install what some chapters can use."""
+    from utils.course.setup import prepare
+
+    if here:
+        python_here(root, "torch", LISTS["extras"])
+    else:
+        prepare(root, LISTS["extras"])
+    say("The packages of utils/course/extras.txt are there.")
+    return 0
 
 
 def dispatch(argv, root):
@@ -184,23 +264,34 @@ def dispatch(argv, root):
     rest = [word for word in argv if word != "--here"]
     command = rest.pop(0) if rest and not rest[0].startswith("-") else "open"
     if command == "help" or (command == "open" and rest[:1] in (["-h"], ["--help"])):
-        say(USAGE)
+        say(usage())
         return 0
-    if command not in COMMANDS and command not in ("open", "doctor"):
-        print(f"start.py has no command `{command}`.\n\n{USAGE}", file=sys.stderr)
+    if command not in COMMANDS and command not in ("open", "doctor", "extras"):
+        tell("start.py has no command `" + command + "`.\n\n" + usage())
         return 2
     if command == "doctor":
         return doctor(root, here)
     check_python(sys.version_info, here)
+    if command == "extras":
+        return add_extras(root, here)
     if command in COMMANDS:
         check_command(root, command)
     from utils.course.setup import prepare  # now that this Python will do
 
-    needed = "jupyterlab" if command == "open" else "torch"
-    python = python_here(needed) if here else prepare(root)
+    lists = LISTS.get(command, ())
+    if here:
+        needed = "jupyterlab" if command == "open" else "torch"
+        python = python_here(root, needed, lists)
+    else:
+        python = prepare(root, lists)
     if command == "open":
         return open_course(root, python, rest, here)
     return run_module(root, python, command, rest, here)
+
+
+def tell(text):
+    """Print what is wrong, to stderr."""
+    sys.stderr.write(str(text) + "\n")
 
 
 def main(argv=None, root=ROOT):
@@ -208,13 +299,13 @@ def main(argv=None, root=ROOT):
     try:
         return dispatch(list(sys.argv[1:] if argv is None else argv), root)
     except Problem as problem:
-        print(problem, file=sys.stderr)
+        tell(problem)
         return 1
     except OSError as error:
-        print(explain_os(error, root), file=sys.stderr)
+        tell(explain_os(error, root))
         return 1
     except KeyboardInterrupt:
-        print("\nStopped; the next start goes on from here.", file=sys.stderr)
+        tell("\nStopped; the next start goes on from here.")
         return 130
 
 

@@ -70,6 +70,8 @@ def course(tmp_path, monkeypatch):
     (root / "utils" / "course").mkdir(parents=True)
     (root / "utils" / "course" / "author.py").write_text("")
     (root / "environment.yml").write_text(LIST)
+    (root / "utils" / "course" / "authors.txt").write_text("# why\nlint==3.0\n")
+    (root / "utils" / "course" / "extras.txt").write_text("speed==4.0\n")
     stand_in = root / "stand-in"
     stand_in.write_text(STAND_IN.format(root=root))
     stand_in.chmod(0o755)

@@ -323,7 +323,7 @@ def test_after_a_reload_the_picture_is_in_the_panel(lab):
 KERNEL = """
 import os, sys
 sys.path.insert(0, os.environ["COURSE_ROOT"])
-from utils import panels, plots
+from utils import plots
 def draw(height=2):
     fig, ax = plots.subplots(size=(1, 1))
     return fig, f"A line of height {height} that is drawn in a kernel."

@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 import start
-from utils.course import venv
-from utils.course.packages import pins, read, wrong_pins
+from utils.course import homes, setup, venv
+from utils.course.packages import LISTS, more, pinned, pins, read, wrong, wrong_pins
+from utils.course.sentences import start_py
 
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
@@ -38,7 +39,7 @@ print(json.dumps({
     "bf16": cuda and torch.cuda.is_bf16_supported(),
 }))
 """
-NEW = "python3 start.py"
+NEW = start_py()
 STATES = {
     "missing": (".venv is not there yet", NEW),
     "unfinished": (".venv is unfinished", f"{NEW}, which makes it anew"),
@@ -199,6 +200,26 @@ def packages(root):
     return f"{total - len(wrong)} of {total} as in environment.yml", wrong
 
 
+def list_of(root, name):
+    """What is installed of one of the lists that not everybody needs."""
+    pairs = pinned(more(root, name))
+    differ = wrong(pairs)
+    said = f"{len(pairs) - len(differ)} of {len(pairs)} as pinned"
+    command = "test" if name == "authors" else name
+    return said + (f" ({start_py(command)} adds the rest)" if differ else "")
+
+
+def home():
+    """Where Jupyter, IPython and matplotlib keep their files."""
+    ours = os.environ.get(homes.OURS)
+    if ours:
+        return f"cannot be written: {short(ours)} is used in its place"
+    lost = homes.lost(os.environ)
+    if lost:
+        return f"cannot be written, and nothing stands in for {', '.join(lost)}"
+    return "can be written"
+
+
 def findings_of_setup(root, here):
     """What is wrong with Python and .venv: [(finding, what to do)]."""
     found = []
@@ -208,6 +229,11 @@ def findings_of_setup(root, here):
         what = f"Python {platform.python_version()} is not supported"
         supported = f"{start.dotted(start.OLDEST)} to {start.dotted(start.NEWEST)}"
         found.append((what, f"use Python {supported}"))
+    try:
+        setup.check_length(root)
+    except start.Problem:
+        what = f"the course's path has {len(str(root))} characters"
+        found.append((what, f"move it to one of at most {setup.LONGEST_ROOT}"))
     state = "ready" if here else venv.state(root)
     if state in STATES:
         found.append(STATES[state])
@@ -265,6 +291,8 @@ def lines(root, here, state, facts, driver):
     yield "packages", pins[0] if isinstance(pins, tuple) else pins
     for line in pins[1] if isinstance(pins, tuple) else []:
         yield "", line
+    for name in LISTS if compared else ():
+        yield "", f"{name}: {guarded(list_of, root, name)}"
     yield (
         "torch",
         facts["version"] if facts else ("does not load" if compared else "none"),
@@ -281,6 +309,7 @@ def lines(root, here, state, facts, driver):
     )
     usage = guarded(shutil.disk_usage, str(root))
     yield "disk", f"{gigabytes(usage.free)} free" if hasattr(usage, "free") else usage
+    yield "home", guarded(home)
     yield "accelerators", guarded(accelerators, facts, driver)
     browser = guarded(chromium)
     yield "Chromium", browser or "none (only the browser test needs one)"

@@ -1,4 +1,7 @@
-"""The list of packages: the pip section of environment.yml, and what of it is installed.
+"""The lists of packages, and what of them is installed.
+
+environment.yml (its pip section) is what every reader gets; utils/course/authors.txt and
+extras.txt come on top where a command asks for them.
 
 Standard library only, and an old Python must be able to load it.
 """
@@ -8,6 +11,8 @@ import re
 import sys
 
 from utils.course.sentences import Problem
+
+LISTS = ("authors", "extras")  # utils/course/NAME.txt
 
 
 def read(path):
@@ -77,27 +82,53 @@ def holds(test, version):
     return signs[match.group(1)](version[1], int(match.group(3)))
 
 
-def pins(root, version=None):
+def more(root, name):
+    """The lines of one of LISTS, as pip wants them."""
+    path = root / "utils" / "course" / f"{name}.txt"
+    text = read(path)
+    if text is None:
+        raise Problem(
+            f"{path}, a list of packages, is missing: fetch the course again."
+        )
+    return [plain(line) for line in text.splitlines() if plain(line)]
+
+
+def everything(root, lists=()):
+    """The lines of environment.yml and of the lists that are named."""
+    return requirements(root) + [line for name in lists for line in more(root, name)]
+
+
+def pinned(lines, version=None):
     """[(name, version)] of the pinned lines that apply to a Python."""
     version = version or sys.version_info[:2]
-    lines = [line for line in requirements(root) if applies(line, version)]
+    lines = [line for line in lines if applies(line, version)]
     matches = [re.match(r"([\w.\-]+)\s*==\s*([^\s;]+)", line) for line in lines]
     return [match.groups() for match in matches if match]
 
 
-def wrong_pins(root):
+def pins(root, version=None):
+    """[(name, version)] that environment.yml pins for a Python."""
+    return pinned(requirements(root), version)
+
+
+def wrong(pairs):
     """[(name, wanted, installed or None)] where the running Python differs."""
     from importlib import metadata
 
-    wrong = []
-    for name, wanted in pins(root):
+    found = []
+    for name, wanted in pairs:
         try:
             installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             installed = None
         if installed is None or installed.split("+")[0] != wanted.split("+")[0]:
-            wrong.append((name, wanted, installed))
-    return wrong
+            found.append((name, wanted, installed))
+    return found
+
+
+def wrong_pins(root, lists=()):
+    """What of environment.yml and the named lists differs in the running Python."""
+    return wrong(pinned(everything(root, lists)))
 
 
 def models(root):

@@ -10,30 +10,45 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.course.packages import models, read, requirements
-from utils.course.sentences import GIGABYTES, Problem, dotted, explain, say
-from utils.course.venv import OURS, child_env, python_of, stamp_of, state, venv_of
+from utils.course import sentences
+from utils.course.packages import everything, models, read
+from utils.course.sentences import Problem, dotted, explain, say
+from utils.course.venv import OURS, child_env, python_of, stamps, state, venv_of
 
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 WAIT = 3600  # seconds to wait for another set-up of this folder
+EVERY = 10  # seconds between two lines where there is no terminal
+LONGEST_ROOT = 65  # of Windows' 260 characters, torch's longest name leaves 67
 
 
-def prepare(root):
-    """Set up .venv where that is needed; return its Python."""
+def prepare(root, lists=()):
+    """Set up .venv where that is needed, with the named lists; return its Python."""
     if venv_of(root).exists() and not venv_of(root).is_dir():
         raise Problem(
             f"{venv_of(root)} is not a folder: move it away, then start again."
         )
-    if state(root) != "ready":
+    if state(root, lists) != "ready":
+        check_length(root)
         with locked(root) as lock:
-            found = state(root)
+            found = state(root, lists)
             if found != "ready":
-                set_up(root, found, lock)
+                set_up(root, found, lock, lists)
     return str(python_of(root))
+
+
+def check_length(root):
+    """Refuse a place in which Windows could not name every file of torch."""
+    if os.name == "nt" and len(str(root)) > LONGEST_ROOT:
+        raise Problem(
+            f"{root} has {len(str(root))} characters, and Windows leaves the course "
+            f"{LONGEST_ROOT}: move it to a folder with a shorter name, such as "
+            r"C:\course, then start again."
+        )
 
 
 def try_lock(file):
@@ -72,37 +87,38 @@ def locked(root, wait=None):
         yield file
 
 
-def set_up(root, found, lock):
-    """Make .venv hold the list; 'unfinished' lies in it until that is done."""
-    wanted, venv = requirements(root), venv_of(root)
+def set_up(root, found, lock, lists=()):
+    """Make .venv hold the lists; 'unfinished' lies in it until that is done."""
+    venv = venv_of(root)
     if not (venv / "installed-for").exists():
-        check_room(root)
+        check_room(root, sentences.ROOM_CUDA if with_cuda() else sentences.ROOM)
     if found == "changed":
-        say("Installing what .venv lacks of the list of packages ...")
+        say("Installing what .venv lacks of its lists of packages ...")
     else:
         check_venv_module()
         again = "" if found == "missing" else f" anew, for it is {found}"
-        say(f"Setting up .venv{again}: 1.8 GB, a few minutes, this once ...")
+        size = sentences.SIZE_CUDA if with_cuda() else sentences.SIZE
+        say(f"Setting up .venv{again}: {size} GB, a few minutes, this once ...")
     (venv / "unfinished").write_text(found, encoding="utf-8")
     (venv / "start.log").write_text("", encoding="utf-8")
     if found != "changed":
         empty(venv, OURS)
         step([base_python(), "-m", "venv", str(venv)], root, lock)
-    install(root, wanted, lock)
+    install(root, everything(root, lists), lock)
     install_models(root, lock)
-    stamp = stamp_of(wanted + models(root))
-    (venv / "installed-for").write_text(stamp, encoding="utf-8")
+    for name, stamp in stamps(root, lists).items():
+        (venv / name).write_text(stamp, encoding="utf-8")
     (venv / "unfinished").unlink()
     if sys.stdout.isatty():
         sys.stdout.write(" " * 72 + "\r")
 
 
-def check_room(root):
+def check_room(root, needed):
     """Refuse to begin on a disk that is too full to finish."""
     free = shutil.disk_usage(str(root)).free / 1e9
-    if free < GIGABYTES:
+    if free < needed:
         raise Problem(
-            f"The disk is too full: setting up needs {GIGABYTES} GB in {root}, "
+            f"The disk is too full: setting up needs {needed} GB in {root}, "
             f"and {free:.1f} GB are free."
         )
 
@@ -177,24 +193,56 @@ def follow(child, log):
     """Copy what a child says to the log until it ends; (exit code, what it said)."""
     said = []
     try:
-        for line in child.stdout:
-            said.append(line.decode("utf-8", "replace").rstrip() + "\n")
-            log.write(said[-1])
-            log.flush()
-            show_step(said[-1])
-        return child.wait(), "".join(said)
+        with telling(said):
+            for line in child.stdout:
+                said.append(line.decode("utf-8", "replace").rstrip() + "\n")
+                log.write(said[-1])
+                log.flush()
+                show_step(said[-1])
+            return child.wait(), "".join(said)
     except BaseException:
         child.terminate()
         end_child(child)
         raise
 
 
+def step_of(line):
+    """What pip is at, as one of its lines tells; None where it does not."""
+    if "Installing collected packages" in line:
+        return "Installing what was fetched"
+    found = re.match(r"\s*((Collecting|Downloading|Using cached) [^\s;]+)", line)
+    return found.group(1)[:70] if found else None
+
+
 def show_step(line):
     """On a terminal, the step pip is at, on one line that the next one replaces."""
-    step = re.match(r"\s*(Collecting|Downloading|Installing) ([\w.\-]+)", line)
+    step = step_of(line)
     if step and sys.stdout.isatty():
-        sys.stdout.write(f"\r  {' '.join(step.groups())[:70]:<70}\r")
+        sys.stdout.write(f"\r  {step:<70}\r")
         sys.stdout.flush()
+
+
+@contextmanager
+def telling(said):
+    """Without a terminal: a line every ten seconds with the step pip is at."""
+    if sys.stdout.isatty():
+        yield
+        return
+    done, began = threading.Event(), time.monotonic()
+
+    def tell():
+        while not done.wait(EVERY):
+            steps = [step for step in map(step_of, list(said)) if step]
+            at = steps[-1] if steps else "Making ready"
+            say(f"  {time.monotonic() - began:3.0f} s: {at}")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def end_child(child):
@@ -247,14 +295,21 @@ def install_cpu_torch(root, wanted, lock):
     if code and began_installing(text):
         raise Problem(explain(text, root, venv_of(root) / "start.log"))
     if code:
+        check_room(root, sentences.ROOM_CUDA)
         say(
-            "torch without CUDA could not be had; trying the usual one, some GB larger."
+            "torch without CUDA could not be had; with the usual one .venv takes "
+            f"{sentences.SIZE_CUDA} GB."
         )
 
 
 def has_nvidia():
     """Whether an NVIDIA driver is installed."""
     return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia").exists()
+
+
+def with_cuda():
+    """Whether torch's usual build, the large one, is wanted from the beginning."""
+    return sys.platform.startswith("linux") and has_nvidia()
 
 
 def pip_command(root):

@@ -9,10 +9,16 @@ import os
 import subprocess
 import sys
 
-from utils.course.packages import models, read, requirements, wrong_pins
+from utils.course import homes
+from utils.course.packages import everything, models, read, wrong_pins
 from utils.files import ROOT
 
-OURS = {"start.lock", "start.log", "unfinished"}  # in .venv, kept when it is emptied
+OURS = {
+    "start.lock",
+    "start.log",
+    "unfinished",
+    ".home",
+}  # in .venv, kept when it is emptied
 
 
 def venv_of(root):
@@ -30,6 +36,14 @@ def stamp_of(wanted):
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 
+def stamps(root, lists=()):
+    """{name of a stamp in .venv: what it must say} for environment.yml and the lists."""
+    found = {"installed-for": stamp_of(everything(root) + models(root))}
+    for name in lists:
+        found[f"installed-for-{name}"] = stamp_of(everything(root, [name]))
+    return found
+
+
 def child_env(root, here=False):
     """The environment of every process that start.py starts."""
     env = dict(os.environ, JUPYTER_PREFER_ENV_PATH="1")
@@ -39,15 +53,19 @@ def child_env(root, here=False):
         env.pop("PYTHONHOME", None)
         env["VIRTUAL_ENV"] = str(venv_of(root))
         env["PATH"] = str(python_of(root).parent) + os.pathsep + env.get("PATH", "")
+    homes.stand_in(env, root)
     return env
 
 
-def probe(root):
+def probe(root, lists=()):
     """Ask .venv's Python: 0 all pins are there, 3 some are not, else it is broken."""
-    code = "import sys; from utils.course import venv; sys.exit(venv.answer_probe())"
+    code = (
+        "import sys; from utils.course import venv; "
+        "sys.exit(venv.answer_probe(sys.argv[1:]))"
+    )
     try:
         return subprocess.call(
-            [str(python_of(root)), "-c", code],
+            [str(python_of(root)), "-c", code] + list(lists),
             cwd=str(root),
             env=child_env(root),
             stdin=subprocess.DEVNULL,
@@ -59,24 +77,25 @@ def probe(root):
         return 1
 
 
-def answer_probe():
+def answer_probe(lists=()):
     """What probe asks, answered inside .venv."""
     in_venv = sys.prefix != sys.base_prefix
     if not in_venv or importlib.util.find_spec("pip") is None:
         return 1
-    return 3 if wrong_pins(ROOT) else 0
+    return 3 if wrong_pins(ROOT, lists) else 0
 
 
-def state(root):
+def state(root, lists=()):
     """'missing', 'unfinished', 'broken', 'changed' or 'ready'."""
     venv = venv_of(root)
     if not venv.is_dir() or not any(p.name not in OURS for p in venv.iterdir()):
         return "missing"
     if (venv / "unfinished").exists():
         return "unfinished"
-    found = probe(root)
+    found = probe(root, lists)
     if found not in (0, 3):
         return "broken"
-    stamp = stamp_of(requirements(root) + models(root))
-    stamped = read(venv / "installed-for") == stamp
+    stamped = all(
+        read(venv / name) == stamp for name, stamp in stamps(root, lists).items()
+    )
     return "ready" if stamped and found == 0 else "changed"

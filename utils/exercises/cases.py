@@ -26,7 +26,7 @@ def same(case, got, want, rule="", atol=1e-9, rtol=1e-6):
         )
     if agree(got, want, atol, rtol):
         return
-    got_array, want_array = _numbers(got), _numbers(want)
+    got_array, want_array = as_numbers(got), as_numbers(want)
     if got_array is not None and want_array is not None:
         if got_array.shape != want_array.shape:
             shapes = f"The shape is {got_array.shape}, expected {want_array.shape}."
@@ -38,7 +38,7 @@ def same(case, got, want, rule="", atol=1e-9, rtol=1e-6):
 
 def agree(a, b, atol=1e-9, rtol=1e-6):
     "Whether two answers are equal: arrays in shape and value, anything else by type and ==."
-    x, y = _numbers(a), _numbers(b)
+    x, y = as_numbers(a), as_numbers(b)
     if x is None or y is None:
         with contextlib.suppress(Exception):  # an == of the reader's own may raise
             return x is None and y is None and type(a) is type(b) and bool(a == b)
@@ -48,7 +48,8 @@ def agree(a, b, atol=1e-9, rtol=1e-6):
     )
 
 
-def _numbers(x):
+def as_numbers(x):
+    "x as an array of numbers, or None."
     with contextlib.suppress(Exception):
         array = as_array(x)
         if array.dtype.kind in "biufc":

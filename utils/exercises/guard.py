@@ -41,9 +41,10 @@ class Guard:
                     f"{self.name} changes its input in place. The caller still needs the "
                     "old values: make a new array (x = x - 1, not x -= 1)."
                 )
-            given = arrays((args, options)) if self.fresh else []
-            pairs = ((ours, theirs) for ours in arrays(result) for theirs in given)
-            self.views = self.views or any(np.shares_memory(*pair) for pair in pairs)
+            if self.fresh:
+                given = arrays((args, options))
+                pairs = ((ours, theirs) for ours in arrays(result) for theirs in given)
+                self.views |= any(np.shares_memory(*pair) for pair in pairs)
             return result
 
         return watched

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
-from utils.exercises.cases import Miss, agree
+import numpy as np
+
+from utils.exercises.cases import Miss, agree, as_numbers
 from utils.exercises.telling import Capped, is_stub, text_of
 from utils.limits import TimeLimit, time_limit
 
@@ -86,7 +88,15 @@ def alike(a, b):
         return False
     if a.way != "miss" or (a.got is None and b.got is None):
         return a.text == b.text and a.way not in ("slow", "interrupted")
-    return agree(a.got, b.got)
+    return agree(a.got, b.got, atol=1e-9 * _largest(b.got))
+
+
+def _largest(value):
+    "The size of the largest finite number in a value; 1 where there is none."
+    numbers = as_numbers(value)
+    if numbers is None or not np.isfinite(numbers).any():
+        return 1.0
+    return np.abs(numbers[np.isfinite(numbers)]).max()
 
 
 def named(exercise, failure, budget=1.0):

@@ -38,7 +38,9 @@ def _places(graph):
 
 
 def _number(x):
-    return f"{x:g}".replace("-", "−") if x is not None else "?"  # exact: they multiply
+    return (
+        f"{x + 0.0:g}".replace("-", "−") if x is not None else "?"
+    )  # exact: they multiply
 
 
 def _draw(ax, graph, values, grads, text, current=None, passed=()):
@@ -181,7 +183,7 @@ def engine():
     }  # fmt: skip
     text = {"P": "P = X @ W", "S": "S = P + b", "H": "H = S.relu()", "L": "L = H.sum()"}
     shapes = {"X": (32, 64), "W": (64, 10), "b": (10,), "L": ()}
-    places = {name: (1.3 * x, 1.15 * y) for name, (x, y) in _places(graph).items()}
+    places = {name: (1.45 * x, 1.15 * y) for name, (x, y) in _places(graph).items()}
     fig, ax = plots.subplots(size=(9.6, 3.6))
     for name, made in graph.items():
         for parent, hands in made:

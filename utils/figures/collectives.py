@@ -89,7 +89,7 @@ def ring(before, after):
 
 
 def messages(net, finding):
-    "A network's log: time from left to right, a line a rank, an arrow a message."
+    "A network's log: time from left to right, a line per rank, an arrow per message."
     n = net.n
     fig, ax = plots.subplots(size=(7.2, 0.42 * n + 1.4))
     last = max((m.arrived for m in net.log), default=1)
@@ -397,7 +397,7 @@ def clusters(links, sizes=(25e6, 1e9), most=1024):
 
 
 def ladder(ratios):
-    "{name: times over gloo's, one a repetition}: a dot each, and the median as a bar."
+    "{name: times over gloo's, one per repetition}: a dot each, and the median as a bar."
     fig, ax = plots.subplots(size=(6.8, 0.62 * len(ratios) + 1.5))
     every = np.concatenate(list(ratios.values()))
     ax.set(xscale="log", xlim=(min(0.1, every.min()) / 1.2, max(3, every.max()) * 1.9))

@@ -156,7 +156,7 @@ def slips(gaps):
 
 
 def shards(N, world, orders):
-    "orders[epoch][rank]: rows; a strip an epoch, a colour a rank, extensions hatched."
+    "orders[epoch][rank]: rows; a strip per epoch, a colour per rank, extensions hatched."
     fig, axes = plots.subplots(len(orders), 1, size=(7.4, 0.95 * len(orders) + 0.75))
     for epoch, (ax, by_rank) in enumerate(zip(np.atleast_1d(axes), orders)):
         order = [
@@ -249,7 +249,7 @@ def bill(table):
     colours = {"device": plots.RED, "cpu": plots.ORANGE, "wall": plots.BLUE}
     for (name, y), place in zip(ends.items(), places):
         _label(ax, label[name], len(counts) - 1, y, place, colours[name])
-    ax.set(ylim=(0, 1.1 * top), xlabel="ranks, for the same rows a step")
+    ax.set(ylim=(0, 1.1 * top), xlabel="ranks, for the same rows per step")
     ax.set_ylabel("seconds for the same work")
     ax.set_xticks(range(len(counts)), counts)
     more = table[counts[-1]]["device"] / table[counts[0]]["device"]
@@ -268,7 +268,7 @@ def overlap(ready, sizes, links):
     """draw(bucket_KiB, link, ranks, chip, overlapped): the Gantt chart of one step.
 
     ready: seconds after which backward has each parameter's gradient, in the model's
-    order; sizes: bytes; links: {name: (alpha seconds, beta seconds a byte)}.
+    order; sizes: bytes; links: {name: (alpha seconds, beta seconds per byte)}.
     """
 
     first = next((name for name in links if "InfiniBand" in name), next(iter(links)))

@@ -171,7 +171,7 @@ def pipeline(load=6, copy=2, compute=3, workers=0, overlap=False):
 
 
 def race(rows):
-    "Predicted and measured time a step, for each number of workers."
+    "Predicted and measured time per step, for each number of workers."
     fig, ax = plots.subplots(size=(6.6, 3))
     for place, (_, predicted, measured) in enumerate(rows):
         for shift, value, colour, name in (
@@ -185,7 +185,7 @@ def race(rows):
             ax.annotate(label, (place + shift, value * 1e3), xytext=(0, 3), ha="center",
                         textcoords="offset points", color=colour)  # fmt: skip
     ax.set_xticks(range(len(rows)), [f"{w} workers" for w, _, _ in rows])
-    ax.set_ylabel("time a step, ms")
+    ax.set_ylabel("time per step, ms")
     ax.set_ylim(top=1.35e3 * max(max(r[1:]) for r in rows))
     ax.grid(axis="x", visible=False)
     gain = rows[0][2] / rows[-1][2]
@@ -194,7 +194,7 @@ def race(rows):
     )
     pairs = ", ".join(f"{w} workers {p / m:.2f}" for w, p, m in rows)
     return fig, (
-        f"Predicted and measured time a step with a stand-in for a slow disk; predicted "
+        f"Predicted and measured time per step with a stand-in for a slow disk; predicted "
         f"over measured: {pairs}."
     )
 
@@ -278,7 +278,7 @@ def scaling(runs, scales):
             label=name,
             **style,
         )
-    left.set(xlabel="step", ylabel="loss a row, mean of 5 steps", ylim=(0, 2.7))
+    left.set(xlabel="step", ylabel="loss per row, mean of 5 steps", ylim=(0, 2.7))
     left.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.6))
     right.plot(np.log2([2.0**48, *scales]), color=plots.BLUE)
     right.set(xlabel="step", ylabel="log2 of the scale")

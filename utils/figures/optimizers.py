@@ -195,8 +195,13 @@ def sweep(scores, rates):
     ax.axhline(min(floor.values()), color=plots.BLACK, lw=1, ls=":")
     ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation loss")
     ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(1, 0.3))
-    plots.title(ax, "Nearly the same floor for every rule, each at its own rate")
     low, high = min(floor.values()), max(floor.values())
+    best = [rates[int(losses.mean(1).argmin())] for losses in scores.values()]
+    plots.title(
+        ax,
+        f"Best losses within a factor {high / low:.1f}, "
+        f"at rates up to {max(best) / min(best):.0f} times apart",
+    )
     at = ", ".join(f"{n} {rates[int(s.mean(1).argmin())]:g}" for n, s in scores.items())
     return fig, (
         f"Validation loss of a digits network against the learning rate for five rules, "
@@ -228,7 +233,7 @@ def settle(schedule, runs):
     low, high = right.get_ylim()
     right.set_ylim(low, high * 12)
     right.set_xlim(-0.6, len(runs) - 0.4)
-    right.set_xticks(range(len(runs)), [f"{size} rows a step" for size in runs])
+    right.set_xticks(range(len(runs)), [f"{size} rows per step" for size in runs])
     plots.title(right, "A falling rate lets small batches settle")
     means = "; ".join(
         f"{size} rows: " + ", ".join(f"{n} {np.mean(e):.2g}" for n, e in ways.items())

@@ -164,7 +164,9 @@ def spread(scores, floor):
     ax.set_yticks(range(len(values)), [f"seed {seed}" for seed in scores])
     ax.set(ylim=(-0.5, len(values) - 0.2), xlim=(97.5, 100.2))
     ax.set_xlabel("test accuracy, %")
-    plots.title(ax, "Every seed clears the bar, and the seeds differ")
+    plots.title(
+        ax, f"{len(values)} seeds, from {values.min():.1f} % to {values.max():.1f} %"
+    )
     listed = ", ".join(f"{value:.1f} %" for value in values)
     return fig, (
         f"Test accuracy of {len(values)} runs that differ in the seed alone: {listed}; "
@@ -208,8 +210,8 @@ def claim_band(losses, claimed, titles):
         ax.set(yscale="log", xlabel="epoch", ylim=(2e-6, 200))
         ax.annotate("claimed", (x[2], y[2]), xytext=(-2, -15), color=plots.RED,
                     textcoords="offset points")  # fmt: skip
-        at = len(mid) * 45 // 100
-        ax.annotate("median of the seeds", (at, mid[at]), xytext=(0, 6),
+        at = len(mid) * 35 // 100
+        ax.annotate("median of the seeds", (at, mid[at]), xytext=(6, 12),
                     color=plots.BLUE, textcoords="offset points", ha="left")  # fmt: skip
         plots.title(ax, finding)
         ax.text(
@@ -229,7 +231,7 @@ def claim_band(losses, claimed, titles):
 
 
 def pixels(normalised_3N, low, high):
-    "Histograms of a photograph's normalised pixels, one line a channel."
+    "Histograms of a photograph's normalised pixels, one line per channel."
     fig, ax = plots.subplots(size=(6.8, 3.2))
     bins = np.linspace(low, high, 80)
     middle = (bins[1:] + bins[:-1]) / 2

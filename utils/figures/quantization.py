@@ -19,6 +19,7 @@ def first_look(net, accuracy):
     W_HD = net[0].weight.data
     units = W_HD.norm(dim=1).argsort(descending=True)[:12]
     fig, axes = plots.subplots(1, len(accuracy), size=(9.4, 3.5))
+    fig.get_layout_engine().set(wspace=0.07)
     edge = W_HD[units].abs().max().item()
     for ax, (bits, share) in zip(axes, accuracy.items()):
         W = W_HD if bits == 32 else one_scale(W_HD, bits)
@@ -30,7 +31,7 @@ def first_look(net, accuracy):
             ].reshape(8, 8)
         ax.imshow(canvas, cmap="RdBu", vmin=-edge, vmax=edge)
         ax.axis("off")
-        values = "any of 4 billion values" if bits == 32 else f"{2**bits - 1} values"
+        values = "4 billion values" if bits == 32 else f"{2**bits - 1} values"
         ax.set_title(f"{bits} bits\n{values}", fontsize=10)
         ax.text(
             0.5, -0.02, f"{share:.1f} % right", transform=ax.transAxes, ha="center",
@@ -147,7 +148,7 @@ def breaking(table, errors, codes):
     ):
         left.plot(list(shares), list(shares.values()), "o-", color=colour, label=name)
     left.legend(frameon=False, title="a scale for each", loc="lower right")
-    left.set(xlabel="bits a weight", ylabel="digits right (%)")
+    left.set(xlabel="bits per weight", ylabel="digits right (%)")
     left.set_xticks([2, 3, 4, 8])
     left.set_ylim(min(40, min(min(s.values()) for s in table.values()) - 5), 101)
     plots.title(left, "2 bits break it")
@@ -156,10 +157,10 @@ def breaking(table, errors, codes):
         values = [100 * v for v in by_bits.values()]
         middle.plot(list(by_bits), values, "o-", color=colour, label=name)
     middle.set(
-        yscale="log", xlabel="bits a weight", ylabel="error of the layer's output (%)"
+        yscale="log", xlabel="bits per weight", ylabel="error of the layer's output (%)"
     )
     middle.set_xticks([2, 3, 4, 8])
-    middle.legend(frameon=False, title="one scale a matrix")
+    middle.legend(frameon=False, title="one scale per matrix")
     plots.title(middle, "the output drowns")
     names = list(codes)
     right.bar(range(len(names)), [100 * v for v in codes.values()], color=plots.RED)
@@ -173,7 +174,7 @@ def breaking(table, errors, codes):
     told = ", ".join(f"a scale for each {n} {v:.1f} %" for n, v in low.items())
     return fig, (
         f"Left, accuracy against bits: at 2 bits {told}. Middle, relative error of each "
-        f"layer's output with one scale a matrix, up to {100 * max(e[2] for e in errors.values()):.0f} % at 2 bits. "
+        f"layer's output with one scale per matrix, up to {100 * max(e[2] for e in errors.values()):.0f} % at 2 bits. "
         f"Right, {_percent(codes[0])} of layer 2's weights became 0 at 2 bits."
     )
 
@@ -199,7 +200,7 @@ def repaired(table, floor):
     told = ", ".join(f"{m} {floor - table[bits[-1]][m]:.1f}" for m in METHODS)
     return fig, (
         f"Points of accuracy lost against 32 bits ({floor:.1f} %) for weights of "
-        f"{', '.join(map(str, bits))} bits, a scale a row; at {bits[-1]} bits: {told}."
+        f"{', '.join(map(str, bits))} bits, a scale per row; at {bits[-1]} bits: {told}."
     )
 
 
