@@ -6,7 +6,7 @@ import pytest
 
 import start
 from tests.stand_in import Usage, calls, posix
-from utils.course import doctor, setup, venv
+from utils.course import doctor, homes, setup, venv
 
 
 @posix
@@ -120,6 +120,36 @@ def test_a_missing_chromium_counts_only_where_it_is_required(
     assert "only the browser test needs one" in capsys.readouterr().out
 
 
+def test_the_other_lists_are_told_and_are_no_finding(patient, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "wrong", lambda pairs: [(n, v, None) for n, v in pairs])
+    assert doctor.report(patient[0]) == 0
+    out = capsys.readouterr().out
+    assert "authors: 0 of 1 as pinned (python3 start.py test adds the rest)" in out
+    assert "extras: 0 of 1 as pinned (python3 start.py extras adds the rest)" in out
+
+
+def test_a_home_that_cannot_be_written_is_told(patient, tmp_path, monkeypatch, capsys):
+    doctor.report(patient[0])
+    assert "home          can be written" in capsys.readouterr().out
+    monkeypatch.setenv(homes.OURS, str(tmp_path / "ours"))
+    doctor.report(patient[0])
+    said = capsys.readouterr().out
+    assert f"home          cannot be written: {tmp_path / 'ours'} is used" in said
+    monkeypatch.delenv(homes.OURS)
+    monkeypatch.setattr(homes, "lost", lambda _: ["IPYTHONDIR"])
+    doctor.report(patient[0])
+    assert "nothing stands in for IPYTHONDIR" in capsys.readouterr().out
+
+
+def test_a_path_too_long_for_windows_is_a_finding(patient, monkeypatch, capsys):
+    def refuse(root):
+        raise start.Problem("too long")
+
+    monkeypatch.setattr(setup, "check_length", refuse)
+    assert doctor.report(patient[0]) == 1
+    assert "Do this: move it to one of at most 65" in capsys.readouterr().out
+
+
 def test_packages_that_differ_are_listed(patient, monkeypatch, capsys):
     wrong = [("plain", "1.0", "0.9"), ("quoted", "2.0", None)]
     monkeypatch.setattr(doctor, "wrong_pins", lambda _: wrong)
@@ -132,7 +162,15 @@ def test_packages_that_differ_are_listed(patient, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "part",
     ["course", "system", "cpu", "cpu_has", "memory", "threads", "packages"]
-    + ["torch_facts", "nvidia", "chromium", "findings_of_setup", "accelerators"],
+    + [
+        "list_of",
+        "home",
+        "torch_facts",
+        "nvidia",
+        "chromium",
+        "findings_of_setup",
+        "accelerators",
+    ],
 )
 def test_the_doctor_survives_any_part(patient, monkeypatch, capsys, part):
     def fail(*_):

@@ -2,6 +2,7 @@
 
 import pytest
 
+import start
 from tests.stand_in import LIST, fails
 from utils.course import packages
 from utils.files import ROOT
@@ -47,14 +48,22 @@ def test_pins_follow_the_python(course):
     assert ("marked", "3.0") in packages.pins(course, (3, 7))
 
 
-@pytest.mark.parametrize("minor", [10, 11, 12, 13])
-def test_the_real_list_pins_each_package_once_for_every_python(minor):
-    lines = packages.requirements(ROOT)
+@pytest.mark.parametrize("minor", range(start.OLDEST[1], start.NEWEST[1] + 1))
+def test_the_real_lists_pin_each_package_once_for_every_python(minor):
+    lines = packages.everything(ROOT, packages.LISTS)
     assert None not in [packages.applies(line, (3, minor)) for line in lines]
-    names = [name for name, _ in packages.pins(ROOT, (3, minor))]
+    names = [name for name, _ in packages.pinned(lines, (3, minor))]
     assert len(names) == len(set(names)) >= 20
-    assert set(names) == {name for name, _ in packages.pins(ROOT, (3, 11))}
+    assert set(names) == {name for name, _ in packages.pinned(lines, (3, 11))}
     assert all("==" in line for line in lines)
+
+
+def test_authors_tools_are_not_in_the_readers_list():
+    names = {name for name, _ in packages.pins(ROOT)}
+    authors = {name for name, _ in packages.pinned(packages.more(ROOT, "authors"))}
+    tools = {"hypothesis", "ruff", "playwright", "codespell", "import-linter"}
+    assert authors == tools | {"pytest-xdist"}
+    assert not names & authors and {"pytest", "nbval", "scipy"} <= names
 
 
 @pytest.mark.parametrize("text", [None, "dependencies:\n  - pip\n", "\xff"])

@@ -4,6 +4,9 @@ import errno
 import os
 import re
 import signal
+import sys
+import threading
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from tests.stand_in import (
     unfinished,
     wait_for,
 )
-from utils.course import packages, setup, venv
+from utils.course import packages, sentences, setup, venv
 from utils.files import ROOT
 
 
@@ -34,7 +37,7 @@ def test_from_nothing_to_a_ready_venv(course, capsys):
     )
     assert made[2].endswith(
         "torch==9.1 plain==1.0 quoted==2.0; python_version >= '3.8' "
-        'marked==3.0; python_version < "3.8"'
+        'marked==3.0; python_version < "3.8" lint==3.0 speed==4.0'
     )
     assert made[3:] == ["-m utils.course.author test -k x"]
     assert venv.state(course) == "ready" and not unfinished(course)
@@ -42,8 +45,65 @@ def test_from_nothing_to_a_ready_venv(course, capsys):
 
 
 @posix
-def test_a_second_call_skips_the_set_up(course):
+def test_a_reader_gets_no_authors_tools_and_the_test_command_adds_them(course):
+    assert start.main([], course) == 0
+    assert not calls(course, "lint==3.0")
+    assert venv.state(course) == "ready"
+    assert venv.state(course, ("authors",)) == "changed"
+    assert start.main(["test"], course) == 0
+    made = calls(course)
+    assert not [line for line in made if line.startswith("-m venv")]
+    assert made[-2].endswith("lint==3.0 speed==4.0")
+    assert start.main(["author", "check"], course) == 0
+    assert calls(course) == ["-m utils.course.author check"]
+    assert start.main([], course) == 0
+    assert not calls(course, "-m pip")
+
+
+@posix
+def test_extras_are_added_by_their_command(course, capsys):
+    assert start.main(["extras"], course) == 0
+    assert calls(course)[-1].endswith(" speed==4.0")
+    assert "extras.txt are there" in capsys.readouterr().out
+    assert start.main(["extras"], course) == 0
+    assert not calls(course)
+    assert start.main(["test"], course) == 0
+    assert calls(course, "-m pip", "lint==3.0")
+
+
+@posix
+@pytest.mark.parametrize("name", ["environment.yml", "utils/course/authors.txt"])
+def test_a_list_that_changed_is_installed_by_whom_it_concerns(course, name):
+    start.main(["test"], course)
+    calls(course)
+    line = "      - new==1\n" if name.endswith("yml") else "new==1\n"
+    with (course / name).open("a") as file:
+        file.write(line)
+    start.main([], course)
+    assert bool(calls(course, "-m pip", "new==1")) is name.endswith("yml")
+    start.main(["test"], course)
+    assert calls(course, "-m pip", "lint==3.0", "new==1")
+
+
+@posix
+def test_a_list_that_cannot_be_had_leaves_the_reader_what_there_is(course, capsys):
     setup.prepare(course)
+    (course / "pip.code").write_text("1")
+    (course / "pip.says").write_text("WARNING: NewConnectionError(...)\n")
+    assert "check the network" in fails(course, capsys, "test")
+    assert venv.state(course) == "ready"
+
+
+def test_a_missing_list_is_one_sentence(course, capsys):
+    (course / "utils" / "course" / "authors.txt").unlink()
+    (course / ".venv").mkdir()
+    (course / ".venv" / "installed-for").write_text("")
+    assert "fetch the course again" in fails(course, capsys, "test")
+
+
+@posix
+def test_a_second_call_skips_the_set_up(course):
+    start.main(["author", "list"], course)
     calls(course)
     assert start.main(["author", "list"], course) == 0
     assert calls(course) == ["-m utils.course.author list"]
@@ -181,7 +241,33 @@ def test_no_cpu_build_falls_back_with_one_sentence(course, capsys):
     setup.prepare(course)
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and "torch without CUDA could not be had" in out[1]
+    assert f"takes {sentences.SIZE_CUDA} GB" in out[1]
+    assert f": {sentences.SIZE} GB," in out[0]
     assert venv.state(course) == "ready"
+
+
+@posix
+def test_a_disk_too_small_for_the_usual_build_is_told_before_it_is_fetched(
+    course, monkeypatch, capsys
+):
+    (course / "cpu.code").write_text("1")
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda _: Usage(9, 9, 4 * 10**9))
+    err = fails(course, capsys, "test")
+    assert f"needs {sentences.ROOM_CUDA} GB" in err and "4.0 GB are free" in err
+    assert not calls(course, "-m pip", "plain==1.0") and not unfinished(course)
+    (course / "cpu.code").unlink()
+    setup.prepare(course)
+    assert venv.state(course) == "ready"
+
+
+def test_with_an_nvidia_driver_the_large_build_is_reckoned_with_at_once(
+    course, monkeypatch, capsys
+):
+    monkeypatch.setattr(setup, "has_nvidia", lambda: True)
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda _: Usage(9, 9, 4 * 10**9))
+    assert f"needs {sentences.ROOM_CUDA} GB" in fails(course, capsys)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert not setup.with_cuda()
 
 
 @posix
@@ -197,6 +283,9 @@ def test_pip_keeps_the_readers_settings_but_never_installs_for_the_user(
 
 
 # Errors
+
+
+DENIED = "ERROR: Could not install packages due to an OSError: [WinError 5] Access is denied: "
 
 
 @posix
@@ -217,7 +306,30 @@ def test_pip_keeps_the_readers_settings_but_never_installs_for_the_user(
             "ERROR: No matching distribution found for x==1\n",
             "There is no x==1 for this machine (Python 3.",
         ),
-        ("ERROR: ResolutionImpossible\n", "Setting up .venv failed"),
+        (
+            f"{DENIED}'C:\\x\\.venv\\Lib\\site-packages\\a.pyd'\n",
+            "is in use: shut down",
+        ),
+        ("ERROR: [WinError 32] The process cannot access the file\n", "is in use"),
+        (f"{DENIED}'C:\\x\\.venv'\n", "may not write"),
+        (
+            "ERROR: [Errno 2] No such file or directory: 'C:\\a.h'\nHINT: This error "
+            "might have occurred since this system does not have Windows Long Path "
+            "support enabled.\n",
+            "such as C:\\course, then start again",
+        ),
+        (
+            "ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: "
+            "407 Proxy Authentication Required')): /simple/x/\n",
+            "HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT",
+        ),
+        (
+            "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] "
+            "certificate verify failed: self-signed certificate'))\n",
+            "set PIP_CERT",
+        ),
+        ("SSLError(SSLEOFError(8, 'EOF occurred'))\n", "check the network"),
+        ("ERROR: ResolutionImpossible\n", "Setting up .venv failed; what pip said"),
     ],
 )
 def test_why_pip_failed_is_one_sentence_that_names_the_log(
@@ -227,8 +339,68 @@ def test_why_pip_failed_is_one_sentence_that_names_the_log(
     (course / "pip.code").write_text("1")
     err = fails(course, capsys, "test")
     assert sentence in err
-    log = Path(re.search(r"the log is (.*)\n", err).group(1))
+    log = Path(re.search(r"(?:the log is|said last is in) (.*)\n", err).group(1))
     assert log.parent == course / ".venv" and says in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("says", "room"),
+    [("", sentences.ROOM), ("Collecting nvidia-cublas\n", sentences.ROOM_CUDA)],
+)
+def test_a_full_disk_names_the_room_of_the_build_that_filled_it(says, room):
+    text = f"{says}ERROR: [Errno 28] No space left on device\n"
+    assert f"free {room} GB" in sentences.explain(text, "root", "log")
+
+
+@pytest.mark.parametrize(
+    ("length", "system", "refused"),
+    [(65, "nt", False), (66, "nt", True), (200, "posix", False)],
+)
+def test_a_long_path_is_refused_on_windows(monkeypatch, length, system, refused):
+    root = "C:\\Users\\".ljust(length, "x")
+    monkeypatch.setattr(setup.os, "name", system)
+    if refused:
+        with pytest.raises(start.Problem, match=r"such as C:\\course") as caught:
+            setup.check_length(root)
+        assert f"has {length} characters" in str(caught.value)
+    else:
+        setup.check_length(root)
+
+
+def test_every_name_that_torch_brings_fits_into_windows_260():
+    """The wheel's longest name behind C:\\...\\.venv\\Lib\\site-packages\\."""
+    files = [str(file) for file in metadata.files("torch")]
+    longest = max(len(file.replace("+cpu", "")) for file in files)
+    inside = len(r"\.venv\Lib\site-packages" + "\\")
+    assert setup.LONGEST_ROOT + inside + longest < 260
+
+
+# Without a terminal
+
+
+@posix
+def test_without_a_terminal_a_line_now_and_then_tells_what_pip_is_at(
+    course, monkeypatch, capsys
+):
+    monkeypatch.setattr(setup, "EVERY", 0.05)
+    (course / "pip.says").write_text("Collecting plain==1.0\n" + "noise\n" * 3)
+    (course / "slow").write_text("")
+    threading.Timer(0.6, (course / "slow").unlink).start()
+    setup.prepare(course)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r" +\d+ s: Collecting plain==1.0$", line) for line in lines)
+    assert len(lines) > 4 and threading.active_count() < 4
+
+
+def test_the_steps_of_pip():
+    steps = {
+        "Collecting torch==2.13.0 (from x)": "Collecting torch==2.13.0",
+        "  Downloading torch-2.13.0-cp311.whl (526 MB)": "Downloading torch-2.13.0-cp311.whl",
+        "  Using cached six-1.whl (11 kB)": "Using cached six-1.whl",
+        "Installing collected packages: six": "Installing what was fetched",
+        "Successfully installed six-1": None,
+    }
+    assert {line: setup.step_of(line) for line in steps} == steps
 
 
 @pytest.mark.parametrize("lost", ["venv", "ensurepip"])
@@ -273,6 +445,21 @@ def test_errors_of_the_system(course, monkeypatch, capsys, number, sentence):
 
     monkeypatch.setattr(Path, "mkdir", fail)
     assert sentence in fails(course, capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "words"),
+    [
+        (32, "C:\\x\\a.pyd", "is in use"),
+        (5, "C:\\x\\.venv\\Scripts\\python.exe", "is in use"),
+        (5, "C:\\x\\work", "cannot be written"),
+    ],
+)
+def test_a_file_in_use_on_windows(number, place, words):
+    error = PermissionError(errno.EACCES, "denied", place)
+    error.winerror = number
+    said = sentences.explain_os(error, "root")
+    assert said.startswith(f"{place} {words}") and said.endswith("start again.")
 
 
 @posix

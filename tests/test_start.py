@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 import start
 from tests.stand_in import calls, fails, launch, posix, wait_for
+from utils.course import packages
 from utils.files import ROOT
 
 # Which Python
@@ -19,33 +21,107 @@ from utils.files import ROOT
 
 @pytest.mark.parametrize(
     ("version", "word"),
-    [((2, 7, 18), "old"), ((3, 9, 18), "old"), ((3, 14, 0), "new")],
+    [((3, 6, 15), "old"), ((3, 9, 18), "old"), ((3, 15, 0), "new")],
 )
 def test_a_python_that_is_too_old_or_too_new(
     course, monkeypatch, capsys, version, word
 ):
     monkeypatch.setattr(start.sys, "version_info", version)
+    monkeypatch.setattr(start, "other_python", lambda: "python3.12")
     err = fails(course, capsys)
-    assert "Python 3.10 to 3.13" in err and f"too {word}" in err
-    assert start.dotted(version) in err
+    assert "Python 3.10 to 3.14" in err and f"too {word}" in err
+    assert start.dotted(version) in err and "Try: " in err
     assert not (course / ".venv").exists()
 
 
-@pytest.mark.parametrize("version", [(3, 10, 0), (3, 13, 9)])
+@pytest.mark.parametrize("version", [(3, 10, 0), (3, 13, 9), (3, 14, 2)])
 def test_supported_pythons_pass(version):
     start.check_python(version)
 
 
 def test_a_newer_python_may_be_used_as_it_is():
-    start.check_python((3, 14, 0), here=True)
+    start.check_python((3, 15, 0), here=True)
     with pytest.raises(start.Problem):
         start.check_python((3, 9, 0), here=True)
 
 
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [("posix", "then: python3.13 start.py"), ("nt", "then: py -3.13 start.py")],
+)
+def test_where_no_python_fits_the_sentence_says_where_one_can_be_had(
+    monkeypatch, system, words
+):
+    monkeypatch.setattr(start, "other_python", lambda: None)
+    monkeypatch.setattr(start.os, "name", system)
+    with pytest.raises(start.Problem, match=r"python\.org/downloads") as caught:
+        start.check_python((3, 15, 0))
+    assert str(caught.value).endswith(words)
+
+
+LAUNCHERS = {
+    "of the installer": " -V:3.15 *        Python 3.15 (64-bit)\n"
+    " -V:3.13-32       Python 3.13 (32-bit)\n -V:3.12          Python 3.12\n",
+    "an older one": "Installed Pythons found by py Launcher for Windows\n"
+    " -3.15-64 *\n -3.13-32\n -3.12-64\n -2.7-64\n",
+    "free-threaded": " -V:3.14t         Python 3.14 (64-bit, freethreaded)\n"
+    " -V:3.12          Python 3.12 (64-bit)\n",
+}
+
+
+@pytest.mark.parametrize("said", LAUNCHERS.values(), ids=LAUNCHERS)
+def test_on_windows_the_launcher_is_asked(monkeypatch, said):
+    answers = {("py", "-0"): said}
+    monkeypatch.setattr(start, "answer", lambda command: answers.get(tuple(command)))
+    assert start.other_python() is None
+    monkeypatch.setattr(start.os, "name", "nt")
+    assert start.other_python() == "py -3.12"
+    answers[("py", "-0")] = None  # no launcher: the Store's names
+    answers[("python3.11", "-c", "")] = ""
+    assert start.other_python() == "python3.11"
+
+
+def test_programs_that_are_asked_may_be_missing_or_fail():
+    assert start.answer(["no such program"]) is None
+    assert start.answer([sys.executable, "-c", "raise SystemExit(1)"]) is None
+    assert start.answer([sys.executable, "-c", "print(3)"]).strip() == "3"
+
+
+def test_python_2_can_parse_start_py():
+    """Nothing that is a SyntaxError there: it must get as far as its first sentence."""
+    text = (ROOT / "start.py").read_text(encoding="ascii")
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.Nonlocal, ast.NamedExpr)
+    newer += (ast.AsyncFunctionDef, ast.Await, ast.YieldFrom, ast.Match)
+    for node in ast.walk(ast.parse(text)):
+        assert not isinstance(node, newer), f"line {node.lineno}"
+        if isinstance(node, ast.Raise):
+            assert node.cause is None
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            assert not any(isinstance(part, ast.Starred) for part in node.elts)
+        if isinstance(node, ast.arguments):
+            assert not (node.kwonlyargs or node.posonlyargs)
+            assert all(argument.annotation is None for argument in node.args)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print"
+    nodes = ast.parse(text).body
+    first = next(n for n in nodes if not isinstance(n, ast.Expr | ast.Import))
+    assert ast.unparse(first.test) == f"sys.hexversion < {0x03060000}"
+
+
+@pytest.mark.parametrize("python", ["python2.7", "python3.5"])
+def test_a_really_old_python_says_one_sentence(python):
+    if start.answer([python, "-c", ""]) is None:
+        pytest.skip(f"no {python} on this machine")
+    command = [python, "-B", str(ROOT / "start.py"), "test"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1 and "too old. Try: python3" in done.stderr
+
+
 OLD = [  # what an old Python loads, if only to say what is wrong
     "start.py", "utils/__init__.py", "utils/files.py", "utils/course/__init__.py",
-    "utils/course/doctor.py", "utils/course/packages.py", "utils/course/sentences.py",
-    "utils/course/setup.py", "utils/course/venv.py",
+    "utils/course/doctor.py", "utils/course/homes.py", "utils/course/packages.py",
+    "utils/course/sentences.py", "utils/course/setup.py", "utils/course/venv.py",
 ]  # fmt: skip
 
 
@@ -114,9 +190,17 @@ def test_an_unknown_command_shows_the_usage(course, capsys):
 def test_help(course, capsys, word):
     assert start.main([word], course) == 0
     out = capsys.readouterr().out
-    for command in ("test", "doctor", "author", "bench", "measure", "--here"):
+    for command in (*start.COMMANDS, "doctor", "extras", "--here"):
         assert command in out
     assert not (course / ".venv").exists()
+
+
+@pytest.mark.parametrize(("system", "name"), [("posix", "python3"), ("nt", "py")])
+def test_the_usage_names_python_as_this_system_does(monkeypatch, system, name):
+    monkeypatch.setattr(start.os, "name", system)
+    calls = [line for line in start.usage().splitlines() if "start.py " in line[:20]]
+    assert len(calls) == len(start.HELP)
+    assert all(line.startswith(f"{name} start.py") for line in calls)
 
 
 # Opening the course
@@ -207,6 +291,8 @@ def test_ctrl_c_and_terminate_end_jupyter_in_order(course, number):
 def test_here_uses_this_python_and_makes_nothing(course, monkeypatch, argv):
     ran = []
     monkeypatch.setattr(start, "run", lambda *call: ran.append(call) or 0)
+    for name in packages.LISTS:
+        (course / "utils" / "course" / f"{name}.txt").write_text("")
     assert start.main(argv, course) == 0
     command = [sys.executable, "-m", "utils.course.author", "test"]
     assert ran == [(command, course, True)]
@@ -231,6 +317,13 @@ def test_inside_a_hub_no_second_jupyterlab_is_started(course, monkeypatch, capsy
     assert start.main(["--here"], course) == 0
     assert ran == [[sys.executable, "-m", "utils.course.work"]]
     assert "work/ is ready" in capsys.readouterr().out
+
+
+def test_here_without_what_the_tests_need(course, monkeypatch, capsys):
+    (course / "utils" / "course" / "authors.txt").write_text("no-such-thing==1\n")
+    err = fails(course, capsys, "test", "--here")
+    assert "no no-such-thing: leave out --here, or run: pip install -r" in err
+    assert "utils/course/authors.txt" in err
 
 
 def test_here_without_jupyterlab(course, monkeypatch, capsys):
@@ -263,3 +356,15 @@ def test_ci_runs_what_a_reader_runs():
     assert "set -euo pipefail" in lines
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
     assert "bash .ci/run" in workflow and "python start.py test" in workflow
+    pythons = re.search(r"python: \[(.*)\]", workflow)[1].replace('"', "").split(", ")
+    minors = range(start.OLDEST[1], start.NEWEST[1] + 1)
+    assert pythons == [f"3.{minor}" for minor in minors]
+
+
+def test_the_readme_says_which_pythons_and_how_windows_calls_them():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"Python {start.dotted(start.OLDEST)} to {start.dotted(start.NEWEST)}" in text
+    )
+    for page in ("README.md", "TEACHING.md"):
+        assert "`py start.py`" in (ROOT / page).read_text(encoding="utf-8"), page

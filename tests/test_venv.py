@@ -38,5 +38,10 @@ def test_the_probe_compares_the_pins(course, monkeypatch):
     assert venv.answer_probe() == 3
     wrong = [("plain", "1.0", "1.1"), ("quoted", "2.0", None)]
     assert packages.wrong_pins(course) == wrong
+    assert venv.answer_probe(["authors"]) == 3
+    installed |= {"plain": "1.0", "quoted": "2.0"}
+    assert (venv.answer_probe(), venv.answer_probe(["authors"])) == (0, 3)
+    installed["lint"] = "3.0"
+    assert venv.answer_probe(["authors"]) == 0
     monkeypatch.setattr(sys, "base_prefix", sys.prefix)
     assert venv.answer_probe() == 1

@@ -122,7 +122,7 @@ def seconds(answer):
 
     def timed(work, **options):
         chip = _FakeChip(work)
-        return answer(chip.run, chip.wait, clock=chip.clock, **options), chip
+        return answer(chip.run, chip.wait, clock=lambda: chip.clock(), **options), chip
 
     case = "launching costs 1, the work 90, 40, then 10, 10, 50, 10, 10; warm_up=2, repeats=5"
     got, chip = timed([90, 40, 10, 10, 50, 10, 10], warm_up=2, repeats=5)
@@ -140,6 +140,9 @@ def seconds(answer):
          rule="`warm_up` calls that do not count, then `repeats` that do.")  # fmt: skip
     same(case, got, 36, rule="Half of 11 .. 91 is faster, half slower: the median is the "
          "mean of 31 and 41.")  # fmt: skip
+    case = "the work 30, 20, 90, 40; warm_up=0, repeats=4"
+    same(case, timed([30, 20, 90, 40], warm_up=0, repeats=4)[0], 36,
+         rule="Of four calls, too, the median is the mean of the two in the middle.")  # fmt: skip
     same("called without `repeats` and `warm_up`: calls of run()", timed([])[1].calls, 9,
          rule="They have values of their own: 7 repeats after 2 calls to warm up.")  # fmt: skip
 

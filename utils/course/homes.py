@@ -43,7 +43,7 @@ def writable(folder):
     folder = os.path.abspath(folder)
     while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
         folder = os.path.dirname(folder)
-    trial = os.path.join(folder, ".course-%d" % os.getpid())
+    trial = os.path.join(folder, f".course-{os.getpid()}")
     try:
         os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         os.remove(trial)

@@ -2,7 +2,8 @@
 
 `Forked` asks a server (server.py) that has imported torch already. `Spawned` starts a
 fresh Python per rank: slow, and the only way on Windows, which cannot fork.
-Both have begin, pids {rank: pid}, exits {rank: exit code}, wait, ask_stacks and end.
+Both have begin, pids {rank: pid}, exits {rank: exit code}, wait, ask_stacks, ask_moved
+and end.
 """
 
 import atexit
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 
 from utils.files import ROOT
 
@@ -49,7 +51,7 @@ class Server:
     def __init__(self):
         self.said = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            _boot("server.serve()"), env=_environ(), cwd=ROOT, bufsize=0,
+            _boot(f"server.serve({tempfile.gettempdir()!r})"), env=_environ(), cwd=ROOT, bufsize=0,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
             start_new_session=True,
         )  # fmt: skip
@@ -58,12 +60,15 @@ class Server:
         self.ears.register(self.process.stdout, selectors.EVENT_READ)
 
     def order(self, order, **details):
+        line = (json.dumps({"order": order, **details}) + "\n").encode()
         try:
-            self.process.stdin.write(
-                (json.dumps({"order": order, **details}) + "\n").encode()
-            )
+            while line:  # an environment may be larger than a pipe
+                line = line[self.process.stdin.write(line) :]
         except OSError:
             self.lost()
+        except BaseException:  # an interrupt: half an order would spoil the next one
+            self.close()
+            raise
 
     def events(self, seconds):
         "What it says within `seconds`, or sooner once it has said anything."
@@ -151,7 +156,8 @@ class Forked:
             self._begin(folder, n)
 
     def _begin(self, folder, n):
-        self.server.order("start", call=self.call, folder=str(folder), n=n)
+        details = {"folder": str(folder), "n": n, "environ": dict(os.environ)}
+        self.server.order("start", call=self.call, **details)
         until = time.monotonic() + PATIENCE
         while not self.pids:
             self.wait(until - time.monotonic())
@@ -172,6 +178,9 @@ class Forked:
     def ask_stacks(self):
         self.server.order("stacks")
 
+    def ask_moved(self):
+        self.server.order("moved")
+
     def end(self):
         "End every rank and all that it started; return when they are gone."
         if self.server.process.returncode is not None:
@@ -191,10 +200,13 @@ class Forked:
 class Spawned:
     "The ranks of one call, each a fresh Python."
 
+    folder = None
+
     def __init__(self):
         self.pids, self.exits, self.processes, self.needed = {}, {}, [], set()
 
     def begin(self, folder, n):
+        self.folder = folder
         for rank in range(n):
             with open(folder / f"start.{rank}", "wb") as said:
                 process = subprocess.Popen(
@@ -212,15 +224,23 @@ class Spawned:
 
     def ask_stacks(self):
         if hasattr(signal, "SIGUSR1"):
-            for process in self.processes:
-                process.send_signal(signal.SIGUSR1)
+            for rank, process in enumerate(self.processes):
+                if (self.folder / f"crash.{rank}").exists():  # its handler is there
+                    process.send_signal(signal.SIGUSR1)
+
+    def ask_moved(self):
+        for process in self.processes:
+            with suppress(OSError):
+                process.stdin.write(b"?")
+                process.stdin.flush()
 
     def end(self):
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.wait()
-            process.stdin.close()
+            with suppress(OSError):
+                process.stdin.close()
 
 
 def new():

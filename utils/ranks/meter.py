@@ -1,11 +1,9 @@
 """How much does a rank hand to the network? Payload counted, the wire measured."""
 
-import os
-import socket
-import struct
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from utils.ranks import sockets
 
 _meters = []  # the meters that are running in this rank, innermost last
 
@@ -46,7 +44,7 @@ def traffic():
 
     Blocks may be nested; each counts all that happens within it, in this rank.
     """
-    meter, before = Traffic(), _wire()
+    meter, before = Traffic(), sockets.counts()
     _meters.append(meter)
     if len(_meters) == 1:
         _listen()
@@ -57,7 +55,7 @@ def traffic():
         if not _meters:
             _stop_listening()
         if before is not None:
-            meter.wire, meter.wire_received = _grown(before, _wire())
+            meter.wire, meter.wire_received = _grown(before, sockets.counts())
 
 
 # ---- payload: every road to a send leads through these methods of ProcessGroup ----
@@ -104,35 +102,11 @@ def _global_rank(group, rank):
 # ---- the wire: the kernel's own counters, Linux only ----
 
 
-def _wire():
-    "{socket: (bytes handed to TCP, bytes received)} of this process, or None."
-    if not sys.platform.startswith("linux"):
-        return None
-    counters = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            link = os.readlink(f"/proc/self/fd/{name}")
-            if link.startswith("socket:"):
-                counters[link] = _counters(int(name))
-        except OSError:  # closed meanwhile, or no TCP
-            continue
-    return counters
-
-
-def _counters(fd):
-    "Bytes (handed to TCP, received) of one socket; OSError when it is no TCP socket."
-    with socket.socket(fileno=os.dup(fd)) as tcp:
-        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    if len(info) < 216:  # a kernel before 4.19
-        raise OSError("no byte counters")
-    # struct tcp_info of linux/tcp.h
-    (received,) = struct.unpack_from("=Q", info, 128)  # tcpi_bytes_received
-    (waiting,) = struct.unpack_from("=I", info, 144)  # tcpi_notsent_bytes
-    sent, again = struct.unpack_from("=QQ", info, 200)  # tcpi_bytes_sent, _retrans
-    return sent - again + waiting, received
-
-
 def _grown(before, after):
-    "What was added, over all sockets, from one count to a later one."
-    pairs = [(after[s], before.get(s, (0, 0))) for s in after]
-    return tuple(sum(a[i] - b[i] for a, b in pairs) for i in (0, 1))
+    "What was added, handed over and received, over all sockets."
+    none = sockets.Count(0, 0, 0, 0)
+    pairs = [(count, before.get(name, none)) for name, count in after.items()]
+    return (
+        sum(a.handed - b.handed for a, b in pairs),
+        sum(a.received - b.received for a, b in pairs),
+    )

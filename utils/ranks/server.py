@@ -2,15 +2,15 @@
 
 It has one thread, imports and nothing else, so that its forks are clean. It reads one
 JSON line per order and writes one per event; the ranks write theirs beside it. When the
-notebook ends, or is killed, it ends its ranks, removes their folder and ends too.
+notebook ends, or is killed, it ends its ranks, removes what both left and ends too.
 """
 
 import ctypes
+import functools
 import gc
 import json
 import os
 import select
-import shutil
 import signal
 import sys
 import threading
@@ -19,18 +19,22 @@ import traceback
 from contextlib import suppress
 from importlib import import_module
 
-from utils.ranks import worker
+from utils.ranks import left, worker
 
 DIE_WITH_PARENT, ADOPT = 1, 36  # prctl: PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
 
 
-def serve():
-    "Obey until the notebook, the process that started this one, is gone."
+def serve(folder):
+    """Obey until the notebook, the process that started this one, is gone.
+
+    folder: where temporary folders lie, for what the notebook may leave there.
+    """
     notebook = os.getppid()
     orders, events = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a rank's own handler comes late
     _prctl(ADOPT, 1)
     for name in ("torch", "torch.distributed", "numpy", "cloudpickle", "linecache"):
         import_module(name)
@@ -39,14 +43,13 @@ def serve():
         server.obey(orders, notebook)
     finally:
         server.end()
-        if server.folder:
-            shutil.rmtree(server.folder, ignore_errors=True)
+        left.sweep(folder)
 
 
 class _Server:
     def __init__(self, events):
-        self.events, self.call, self.folder, self.ranks = events, None, None, {}
-        self.pid, self.dead = os.getpid(), set()
+        self.events, self.call, self.ranks = events, None, {}
+        self.pid, self.dead, self.lines = os.getpid(), set(), []
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
         os.set_blocking(self.wake_write, False)
@@ -78,6 +81,10 @@ class _Server:
             for pid in set(self.ranks) - self.dead:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGUSR1)
+        elif order == "moved":
+            for line in self.lines:
+                with suppress(OSError):
+                    os.write(line, b"?")
         elif order == "end":
             self.end()
             _say(self.events, call=details["call"], ended=True)
@@ -87,19 +94,23 @@ class _Server:
                     import_module(name)
             _freeze()
 
-    def start(self, call, folder, n):
+    def start(self, call, folder, n, environ):
         self.end()
-        self.call, self.folder = call, folder
+        self.call = call
         for rank in range(n):
+            line, ask = os.pipe()
+            self.lines.append(ask)
             pid = os.fork()
             if pid == 0:
-                self.become(rank)
+                self.become(rank, folder, environ, line)
+            os.close(line)
+            os.set_blocking(ask, False)
             with suppress(OSError):
                 os.setpgid(pid, pid)
             self.ranks[pid] = rank
         _say(self.events, call=call, pids=list(self.ranks))
 
-    def become(self, rank):
+    def become(self, rank, folder, environ, line):
         "In the fork: be this rank until the end, then wait to be ended."
         try:
             with suppress(OSError):
@@ -108,15 +119,23 @@ class _Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             gc.enable()
+            self.hang_up()
             die_with_parent(self.pid)
             told = {"call": self.call, "rank": rank, "report": True}
-            worker.be(self.folder, rank, lambda: _say(self.events, **told))
+            say = functools.partial(_say, self.events, **told)
+            worker.be(folder, rank, environ, line, say)
             while True:  # the others may still want what this rank has sent
                 time.sleep(3600)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)
+
+    def hang_up(self):
+        "Close this process's end of the lines to ranks."
+        for line in self.lines:
+            os.close(line)
+        self.lines = []
 
     def reap(self):
         "Tell which ranks have died; bury what they left behind."
@@ -145,6 +164,7 @@ class _Server:
                     os.kill(pid, signal.SIGKILL)
             self.left(1.0)
         self.ranks, self.dead = {}, set()
+        self.hang_up()
 
     def left(self, seconds):
         "Bury the dead until nobody is left, or for so long: is anybody?"

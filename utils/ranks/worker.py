@@ -2,11 +2,14 @@
 
 All that it has to say lies in the call's folder, so nothing is lost when it dies:
 out.R and err.R what it printed, report.R how it ended, result.R what fn returned,
-stack.R where it stood when it was asked.
+stack.R where it stood and moved.R what its sockets had moved, when it was asked. The
+environment, which may hold secrets, comes through a pipe and is in no file.
 """
 
+import contextlib
 import faulthandler
 import io
+import json
 import linecache
 import os
 import pickle
@@ -21,19 +24,25 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-from utils.ranks import travel
+from utils.ranks import meeting, sockets, travel
 
 LOUD = 16 * 2**20  # bytes of print that are kept of one rank
 LATER = ("torch._dynamo", "torch.distributed.pipelining")  # slow, and not always needed
 CELL = re.compile(r'(File )?"?[^"\s]*ipykernel_\d+[/\\]\d+\.py"?')
 
 
-def be(folder, rank, tell=lambda: None):
-    "Be one rank of the call in `folder`: work, report, call `tell`. Never raises."
+def be(folder, rank, environ, line, tell=lambda: None):
+    """Be one rank of the call in `folder`: work, report, call `tell`. Never raises.
+
+    line: a file descriptor that questions come through; the rank ends when it is closed.
+    """
     folder = Path(folder)
     call = pickle.loads((folder / "call").read_bytes())
+    call["environ"] = {**environ, **call["settings"]}
     _speak_into(folder, rank)
     _show_stacks(folder, rank, call["timeout"])
+    meeting.here.update(folder=folder, rank=rank, may_die=call["may_die"])
+    threading.Thread(target=_answer, args=(line, folder, rank), daemon=True).start()
     report = _report(call, folder, rank)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -46,13 +55,23 @@ def be(folder, rank, tell=lambda: None):
 
 def be_spawned(folder, rank):
     "The same in a Python of its own, which ends when the notebook's end of stdin does."
-    life = os.dup(0)
-    threading.Thread(
-        target=lambda: (os.read(life, 1), os._exit(1)), daemon=True
-    ).start()
-    be(folder, rank)
+    be(folder, rank, dict(os.environ), os.dup(0))
     while True:
         time.sleep(3600)
+
+
+def _answer(line, folder, rank):
+    "In a thread: each byte on `line` asks how much this rank's sockets have moved."
+    while os.read(line, 1):
+        said = None
+        if (counts := sockets.counts()) is not None:
+            moved = sum(c.sent + c.received for c in counts.values())
+            said = moved, sum(c.waiting for c in counts.values())
+        draft = folder / f"moved.{rank}.draft"
+        with contextlib.suppress(OSError):  # the call is over, and its folder gone
+            draft.write_text(json.dumps(said), encoding="ascii")
+            os.replace(draft, folder / f"moved.{rank}")
+    os._exit(1)
 
 
 def _report(call, folder, rank):
@@ -62,7 +81,11 @@ def _report(call, folder, rank):
         _settle(call, rank)
         fn, classes = travel.unpack(call["fn"])
         _be_main(fn, classes)
-        join(call, folder, rank)
+        try:
+            join(call, folder, rank)
+        except Exception as error:
+            what = f"could not join the others: {type(error).__name__}: {error}"
+            return _failure("join", what, error)
         value = fn(rank, call["n"])
     except SystemExit as error:
         return _failure("exited", f"left by sys.exit({error.code!r})", error)
@@ -133,17 +156,17 @@ def prepare(seed, threads):
 
 
 def join(call, folder, rank):
-    "Meet the other ranks through a file of this call: no port is taken."
+    "Meet the other ranks through a file of this call: no port is taken where that works."
     import torch
     from torch import distributed as dist
 
     if "nccl" in call["backend"]:
         torch.cuda.set_device(rank)
-    wait = timedelta(seconds=call["timeout"] + 5)  # the notebook's own clock is first
-    store = dist.FileStore(str(folder / "store"), call["n"])
+    n, wait = call["n"], timedelta(seconds=call["timeout"] + 5)  # the notebook's is first
     dist.init_process_group(
-        call["backend"], store=store, rank=rank, world_size=call["n"], timeout=wait
-    )
+        call["backend"], store=meeting.between(folder, "store", n, rank == 0),
+        rank=rank, world_size=n, timeout=wait,
+    )  # fmt: skip
 
 
 # ---- what is heard from it ----
@@ -178,13 +201,11 @@ def _speak_into(folder, rank):
 
 def _show_stacks(folder, rank, timeout):
     "Write all stacks on SIGUSR1, on a crash, or (Windows) just before the time is up."
-    crash, stack = (
-        open(folder / f"{name}.{rank}", "a", encoding="utf-8")  # noqa: SIM115
-        for name in ("crash", "stack")
-    )
-    faulthandler.enable(crash)
+    stack = open(folder / f"stack.{rank}", "a", encoding="utf-8")  # noqa: SIM115
     if hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, stack)
     else:
         faulthandler.dump_traceback_later(max(timeout - 1, timeout / 2), file=stack)
+    crash = open(folder / f"crash.{rank}", "a", encoding="utf-8")  # noqa: SIM115
+    faulthandler.enable(crash)  # and its file says that a signal would be answered
     _show_stacks.files = crash, stack  # open as long as the rank lives

@@ -1,0 +1,94 @@
+"""Where ranks meet: the store of a call, and who is still there when ranks may die.
+
+In a rank `here` says which call it belongs to; the notebook's side writes members.K.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from utils.files import write_whole
+
+here = {}  # folder, rank, may_die: set by worker.be
+_kept = []  # stores of this rank: whoever hosts one, hosts it to the end
+
+
+def members(k, wait=True):
+    """The ranks that are alive after the k-th loss: -> [rank, ...]; k = 0: all of them.
+
+    Inside a function that `run(fn, n, may_die=True)` calls. One arbiter, the notebook,
+    writes each list, so that all survivors read the same one. Whoever has returned is in
+    no later list; ranks that die together are one loss.
+
+    wait   True: come back when that loss has happened. False: None while it has not
+
+    RuntimeError outside of such a call; ValueError when k is not a whole number from 0.
+    """
+    if not here.get("may_die"):
+        raise RuntimeError(
+            "members(k) is for functions that ranks.run(fn, n, may_die=True) calls"
+        )
+    if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+        raise ValueError(f"k counts losses: a whole number from 0, not {k!r:.60}")
+    file = here["folder"] / f"members.{k}"
+    while not file.exists():
+        if not wait:
+            return None
+        time.sleep(0.005)
+    return json.loads(file.read_text(encoding="ascii"))
+
+
+def store(k):
+    """A fresh store in which the ranks of `members(k)` meet: -> torch.distributed.Store.
+
+        alive = ranks.members(k)
+        dist.init_process_group("gloo", store=ranks.store(k),
+                                rank=alive.index(me), world_size=len(alive))
+
+    Never that of an earlier try, whose keys are stale. Errors as in `members`.
+    """
+    alive = members(k)
+    name, me = f"store.{k}", here["rank"]
+    if me not in alive:
+        raise RuntimeError(f"rank {me} is not among the members {alive} of loss {k}")
+    return between(here["folder"], name, len(alive), me == alive[0])
+
+
+def tell(folder, k, alive):
+    "The notebook's side: write who is there after the k-th loss."
+    write_whole(folder / f"members.{k}", json.dumps(sorted(alive)), lasting=False)
+
+
+def between(folder, name, n, host):
+    """The store `name` of n ranks: a file of the call's folder, or a port on loopback.
+
+    The file's path is handed to C++ as UTF-8, whatever the system's file names are in:
+    where it is not plain ASCII, `host` opens a port instead, and a file that Python
+    writes says which.
+    """
+    from torch import distributed as dist
+
+    path = str(Path(folder) / name)
+    made = dist.FileStore(path, n) if path.isascii() else _over_loopback(path, n, host)
+    _kept.append(made)
+    return made
+
+
+def _over_loopback(path, n, host):
+    from torch import distributed as dist
+
+    port = Path(f"{path}.port")
+    while not host and not port.exists():
+        time.sleep(0.005)
+    number = 0 if host else int(port.read_text(encoding="ascii"))
+    made = dist.TCPStore(
+        "127.0.0.1", number, n, host, wait_for_workers=False,
+        use_libuv=sys.platform != "win32",
+    )  # fmt: skip
+    if host:
+        draft = Path(f"{path}.draft")
+        draft.write_text(str(made.port), encoding="ascii")
+        os.replace(draft, port)
+    return made
