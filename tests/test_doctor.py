@@ -7,6 +7,7 @@ import pytest
 import start
 from tests.stand_in import Usage, calls, posix
 from utils.course import doctor, homes, setup, venv
+from utils.course.sentences import start_py
 
 
 @posix
@@ -71,7 +72,7 @@ def test_each_state_of_venv_is_a_finding(patient, monkeypatch, capsys, state):
     monkeypatch.setattr(venv, "state", lambda _: state)
     assert doctor.report(patient[0]) == 1
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("Missing: .venv") and "Do this: python3 start.py" in line
+    assert line.startswith("Missing: .venv") and f"Do this: {start_py()}" in line
 
 
 @pytest.mark.parametrize(
@@ -124,8 +125,8 @@ def test_the_other_lists_are_told_and_are_no_finding(patient, monkeypatch, capsy
     monkeypatch.setattr(doctor, "wrong", lambda pairs: [(n, v, None) for n, v in pairs])
     assert doctor.report(patient[0]) == 0
     out = capsys.readouterr().out
-    assert "authors: 0 of 1 as pinned (python3 start.py test adds the rest)" in out
-    assert "extras: 0 of 1 as pinned (python3 start.py extras adds the rest)" in out
+    assert f"authors: 0 of 1 as pinned ({start_py('test')} adds the rest)" in out
+    assert f"extras: 0 of 1 as pinned ({start_py('extras')} adds the rest)" in out
 
 
 def test_a_home_that_cannot_be_written_is_told(patient, tmp_path, monkeypatch, capsys):

@@ -405,18 +405,63 @@ def test_no_thread_stays(wrong):
     assert not dist.is_initialized()
 
 
-def test_a_rehearsal_refuses_what_it_cannot_play():
-    for call, says in (
-        (lambda: dist.send(torch.zeros(1), 1), "for real processes"),
-        (lambda: rehearse(lambda r, n: 1, 2), "another rehearsal"),
-        (lambda: dist.all_reduce(torch.zeros(2, 2).T[:1]), "contiguous"),
-        (lambda: dist.all_reduce(3), "a tensor"),
-        (lambda: dist.broadcast(torch.zeros(1), src=7), "ranks 0 to 1"),
-        (lambda: dist.broadcast(nn.Linear(2, 2).weight, src=0), r"no_grad\(\)"),
-        (lambda: dist.all_gather([nn.Linear(1, 1).bias] * 2, torch.ones(1)), "no_grad"),
-    ):
-        with pytest.raises((RuntimeError, ValueError, TypeError), match=says):
-            rehearse(lambda rank, n, call=call: call(), 2)
+def test_threads_end_even_when_the_end_is_interrupted(monkeypatch):
+    rung = []
+    join = threading.Thread.join
+
+    def ring(thread, *arguments):
+        if isinstance(thread, Rank) and len(rung) < 3:
+            rung.append(thread)
+            raise KeyboardInterrupt
+        return join(thread, *arguments)
+
+    def fn(rank, n):
+        dist.barrier()
+        if rank == 0:
+            raise KeyError("mine")
+
+    monkeypatch.setattr(threading.Thread, "join", ring)
+    with pytest.raises(KeyboardInterrupt):
+        rehearse(fn, 4)
+    assert len(rung) == 3
+
+
+REFUSED = (
+    (lambda: dist.init_process_group("gloo"), "for real processes"),
+    (lambda: rehearse(lambda r, n: 1, 2), "another rehearsal"),
+    (lambda: dist.all_reduce(torch.zeros(2, 2).T[:1]), "contiguous"),
+    (lambda: dist.all_reduce(3), "a tensor"),
+    (lambda: dist.broadcast(torch.zeros(1), src=7), "ranks 0 to 1"),
+    (lambda: dist.broadcast(torch.zeros(1), src=True), "ranks 0 to 1"),
+    (lambda: dist.broadcast(torch.zeros(1), src=0, group_src=0), "not both"),
+    (lambda: dist.broadcast(torch.zeros(1), group_src=2), "places 0 to 1"),
+    (lambda: dist.broadcast(nn.Linear(2, 2).weight, src=0), r"no_grad\(\)"),
+    (lambda: dist.all_gather([nn.Linear(1, 1).bias] * 2, torch.ones(1)), "no_grad"),
+    (lambda: dist.all_gather([torch.ones(1)] * 3, torch.ones(1)), "a list of 2"),
+    (lambda: dist.send(torch.ones(1), dist.get_rank()), "sends to itself"),
+    (lambda: dist.recv(torch.ones(1)), "name the rank at the other end"),
+    (lambda: dist.isend(torch.ones(1), 1 - dist.get_rank(), tag=-1), "tag is a whole"),
+    (lambda: dist.batch_isend_irecv([]), "at least one"),
+    (lambda: dist.P2POp(dist.send, torch.ones(1), 1), "op is dist.isend or"),
+    (lambda: dist.new_group([0, 0]), "each once"),
+    (lambda: dist.new_group([0, 2]), "ranks 0 to 1"),
+    (lambda: dist.barrier(group=[0, 1]), "what dist.new_group gave"),
+    (lambda: dist.reduce_scatter(torch.ones(1), [torch.ones(1)]), "a list of 2"),
+    (lambda: dist.reduce_scatter(torch.ones(2), [torch.ones(1)] * 2), "2 numbers, and 1"),
+    (lambda: dist.all_to_all_single(torch.ones(3), torch.ones(3)), "share equally"),
+    (lambda: dist.all_to_all_single(torch.ones(3), torch.ones(3), [1, 1], [2, 1]),
+     "add up to 3"),
+    (lambda: dist.scatter(torch.ones(1), [torch.ones(2)] * 2), "and 1 are needed"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "says"), REFUSED)
+def test_a_rehearsal_refuses_what_it_cannot_play(call, says):
+    with pytest.raises((RuntimeError, ValueError, TypeError), match=says):
+        rehearse(lambda rank, n: call(), 2)
+
+
+def test_a_rehearsal_has_a_rank_or_more():
     with pytest.raises(ValueError, match="1 to 64"):
         rehearse(lambda rank, n: None, 0)
 
@@ -440,3 +485,311 @@ def test_a_parameter_is_written_under_no_grad():
         return p.tolist(), loss.item()
 
     assert rehearse(fn, 2) == [([1.0, 1.0], 8.0)] * 2
+
+
+# ---- point to point, groups, the other collective calls ----
+
+
+def points(rank, n):
+    "Every road of a message: -> what this rank has at the end."
+    right, left = (rank + 1) % n, (rank - 1) % n
+    x, got = torch.full((3,), float(rank)), []
+    y = torch.empty(3)
+    if rank % 2:
+        sources = [dist.recv(y, left)]
+        dist.send(x, right)
+    else:
+        dist.send(x, right)
+        sources = [dist.recv(y, left)]
+    got.append(y.tolist())
+    works = [dist.isend(x + k, right, tag=k) for k in (5, 6)]
+    late, early = torch.empty(3), torch.empty(3)
+    dist.irecv(late, left, tag=6).wait()
+    dist.irecv(early, left, tag=5).wait()
+    works = [work.wait() for work in works]
+    got += [late.tolist(), early.tolist()]
+    z = torch.empty(3, dtype=torch.int64)
+    ops = [
+        dist.P2POp(dist.isend, torch.full((3,), rank), right),
+        dist.P2POp(dist.irecv, z, left),
+    ]
+    for work in dist.batch_isend_irecv(ops):
+        work.wait()
+    return got, z.tolist(), sources
+
+
+def groups(rank, n):
+    "Two pairs and everybody; numbers among all and places in the group."
+    pairs = [dist.new_group([0, 2]), dist.new_group([3, 1])]
+    mine = pairs[rank % 2]
+    x, made = torch.tensor([float(rank)]), []
+    dist.all_reduce(x, group=mine)
+    made.append(x.item())
+    y = torch.tensor([float(rank)])
+    dist.broadcast(y, src=2 + rank % 2, group=mine)
+    made.append(y.item())
+    z = torch.tensor([float(rank)])
+    if rank in (0, 2):
+        if rank == 0:
+            dist.send(z, 2, group=mine)
+        else:
+            dist.recv(z, group_src=0, group=mine)
+    made.append(z.item())
+    parts = [torch.empty(1), torch.empty(1)]
+    dist.all_gather(parts, torch.tensor([float(rank)]), group=mine)
+    objects = [None, None]
+    dist.all_gather_object(objects, rank, group=mine)
+    dist.barrier(group=mine)
+    dist.barrier()
+    other = pairs[1 - rank % 2]
+    return (
+        made, [p.item() for p in parts], objects, dist.get_rank(mine),
+        dist.get_world_size(mine), dist.get_process_group_ranks(mine),
+        dist.get_global_rank(mine, 1), dist.get_group_rank(mine, rank),
+        other == dist.GroupMember.NON_GROUP_MEMBER,
+    )  # fmt: skip
+
+
+def named(*names):
+    "The call by the name that this torch uses; the first is the newest."
+    return next(getattr(dist, name) for name in names if hasattr(dist, name))
+
+
+def exchanges(rank, n):
+    made, x = [], torch.arange(2.0 * n) + rank
+    part = torch.empty(2)
+    dist.reduce_scatter(part, list(x.chunk(n)))
+    made.append(part.tolist())
+    part = torch.empty(2)
+    named("reduce_scatter_single", "reduce_scatter_tensor")(part, x, dist.ReduceOp.MAX)
+    made.append(part.tolist())
+    whole = torch.empty(2 * n)
+    named("all_gather_single", "all_gather_into_tensor")(whole, part)
+    made.append(whole.tolist())
+    into = [torch.empty(2) for _ in range(n)]
+    dist.all_to_all(into, [c.clone() for c in x.chunk(n)])
+    made.append([i.tolist() for i in into])
+    swapped = torch.empty(n, 2)
+    dist.all_to_all_single(swapped, x.view(n, 2).contiguous())
+    made.append(swapped.tolist())
+    rows = [rank + to for to in range(n)]  # rank r sends r + to rows to rank `to`
+    y = torch.full((sum(rows), 2), float(rank))
+    z = torch.empty(sum(rows), 2)
+    dist.all_to_all_single(z, y, rows, rows)
+    made.append(z[:, 0].tolist())
+    gathered = [torch.empty(2) for _ in range(n)] if rank == 1 else None
+    dist.gather(part, gathered, dst=1)
+    made.append(None if gathered is None else [g.tolist() for g in gathered])
+    mine = torch.empty(2)
+    dist.scatter(
+        mine, [torch.full((2,), 1.0 * r) for r in range(n)] if rank == 0 else None
+    )
+    made.append(mine.tolist())
+    return made
+
+
+@pytest.mark.parametrize(("fn", "n"), [(points, 4), (groups, 4), (exchanges, 3)])
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+def test_messages_groups_and_exchanges_do_what_gloo_does(fn, n):
+    rehearsed = rehearse(fn, n)
+    assert rehearsed == rehearse(fn, n)
+    assert rehearsed == ranks.run(fn, n)
+
+
+def test_the_names_of_two_versions_of_torch_are_played():
+    def fn(rank, n):
+        made = []
+        for name in ("reduce_scatter_tensor", "reduce_scatter_single"):
+            if hasattr(dist, name):
+                getattr(dist, name)(part := torch.empty(1), torch.ones(n))
+                made.append(part.item())
+        for name in ("all_gather_into_tensor", "all_gather_single"):
+            if hasattr(dist, name):
+                getattr(dist, name)(whole := torch.empty(n), torch.ones(1))
+                made.append(whole.sum().item())
+        return made
+
+    assert {x for made in rehearse(fn, 2) for x in made} == {2.0}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_exchanges_cost_what_the_textbook_says(n):
+    N = 6 * n  # numbers of 4 bytes
+    x = torch.ones(N)
+    to_all = list(x.chunk(n))
+    cases = {
+        "reduce_scatter": (lambda r: dist.reduce_scatter(torch.empty(6), to_all),
+                           n - 1, n * (n - 1) * 24),
+        "all_to_all": (lambda r: dist.all_to_all([torch.empty(6) for _ in to_all], to_all),
+                       n - 1, n * (n - 1) * 24),
+        "gather": (lambda r: dist.gather(x, [x.clone() for _ in to_all] if r == 0 else None),
+                   n - 1, (n - 1) * 4 * N),
+        "scatter": (lambda r: dist.scatter(x[:6], to_all if r == 0 else None),
+                    n - 1, (n - 1) * 24),
+    }  # fmt: skip
+    for name, (call, steps, size) in cases.items():
+        rehearsal = Rehearsal(n)
+        rehearsal.run(lambda r, _, call=call: call(r))
+        assert (rehearsal.steps, rehearsal.bytes) == (steps, size), name
+
+
+def test_messages_cost_what_the_network_of_chapter_16_says():
+    def ring(rank, n):
+        x, y = torch.ones(5), torch.empty(5)
+        work = dist.isend(x, (rank + 1) % n)
+        dist.recv(y, (rank - 1) % n)
+        work.wait()
+
+    def by_comm(x, comm):
+        comm.sendrecv(x, (comm.rank + 1) % 3, np.empty_like(x), (comm.rank - 1) % 3)
+
+    rehearsal, net = Rehearsal(3, alpha=2.0, beta=0.25), Network(3, 2.0, 0.25)
+    rehearsal.run(ring)
+    net.run(by_comm, [np.ones(5, np.float32)] * 3)
+    for count in ("sent", "received", "messages", "time", "log"):
+        assert getattr(rehearsal, count) == getattr(net, count), count
+
+
+def test_a_rank_sends_one_message_and_receives_one_at_a_time():
+    def fan(rank, n):
+        if rank == 0:
+            works = [dist.isend(torch.ones(2), to) for to in range(1, n)]
+        else:
+            works = [dist.irecv(torch.empty(2), 0)]
+        return [work.wait() for work in works]
+
+    rehearsal = Rehearsal(4)
+    rehearsal.run(fan)
+    assert (rehearsal.steps, rehearsal.messages, rehearsal.sent[0]) == (3, 3, 24)
+
+
+def test_a_group_counts_its_own_ranks_only():
+    def fn(rank, n):
+        group = dist.new_group([1, 3])
+        if rank in (1, 3):
+            dist.all_reduce(torch.ones(8), group=group)
+
+    calls = []
+    rehearsal = Rehearsal(4, calls=calls)
+    rehearsal.run(fn)
+    assert rehearsal.sent == [0, 32, 0, 32] and rehearsal.steps == 2
+    assert [c.name for c in calls].count("new_group") == 4
+
+
+def test_what_arrives_is_written_at_wait_and_read_when_it_leaves():
+    def fn(rank, n):
+        x = torch.zeros(1)
+        if rank == 0:
+            work = dist.isend(x, 1)
+            x += 1  # before it has left: a fault that shows
+            work.wait()
+            return None
+        work = dist.irecv(x, 0)
+        dist.barrier() if n > 2 else None
+        before = x.item()
+        work.wait()
+        return before, x.item()
+
+    assert rehearse(fn, 2)[1] == (0.0, 1.0)
+
+
+def facing(rank, n):
+    dist.send(torch.ones(1), 1 - rank)
+    dist.recv(torch.ones(1), 1 - rank)
+
+
+def wrong_tag(rank, n):
+    if rank == 0:
+        dist.recv(torch.ones(1), 1, tag=3)
+    else:
+        dist.isend(torch.ones(1), 0, tag=4).wait()
+
+
+def nobody_answers(rank, n):
+    if rank == 0:
+        dist.irecv(torch.ones(1), 1, tag=3).wait()
+
+
+def one_of_a_group(rank, n):
+    group = dist.new_group([0, 1])
+    if rank == 0:
+        dist.barrier(group=group)
+
+
+def message_in_a_group(rank, n):
+    group = dist.new_group([0, 1])
+    if rank == 0:
+        dist.recv(torch.ones(1), 1, group=group)
+    else:
+        dist.send(torch.ones(1), 0)  # among all: another line
+
+
+@pytest.mark.parametrize(
+    ("fn", "says"),
+    [
+        (facing, "rank 0 waits to send to rank 1; rank 1 waits to send to rank 0; a circ"),
+        (wrong_tag, r"rank 0 waits to receive from rank 1, tag 3 \(which has opened tag 4"),
+        (nobody_answers, "rank 0 waits to receive from rank 1, tag 3, which has returned"),
+        (one_of_a_group, r"rank 0 waits in its call 1 in group \[0, 1\], barrier, for rank 1"),
+        (message_in_a_group, r"rank 0 waits to receive from rank 1, in group \[0, 1\]"),
+    ],
+)  # fmt: skip
+def test_deadlocks_of_messages_and_groups_are_told(fn, says):
+    with pytest.raises(Deadlock, match=says):
+        rehearse(fn, 2)
+
+
+def room_too_small(rank, n):
+    if rank == 0:
+        dist.send(torch.ones(3), 1)
+    else:
+        dist.recv(torch.ones(4), 0)
+
+
+def uneven_splits(rank, n):
+    rows = [[1, 2], [2, 2]][rank]
+    dist.all_to_all_single(
+        torch.empty(sum(rows)), torch.ones(sum(rows)), rows, rows[::-1]
+    )
+
+
+def group_of_others(rank, n):
+    dist.new_group([0, 1 + rank] if n > 2 else [rank])
+
+
+def other_calls_in_a_group(rank, n):
+    group = dist.new_group([0, 1])
+    dist.barrier(group=group) if rank else dist.all_reduce(torch.ones(1), group=group)
+
+
+@pytest.mark.parametrize(
+    ("fn", "says"),
+    [
+        (room_too_small, "rank 0 sends 3 float32 numbers to rank 1, which made room for 4"),
+        (uneven_splits, "in all_to_all_single rank 0 sends 2 numbers to rank 0, which made"),
+        (group_of_others, r"is new_group, of \[0\], of rank 1 new_group, of \[1\]"),
+        (other_calls_in_a_group, r"call 1 of rank 1 in group \[0, 1\] is barrier, of rank 0 all_red"),
+    ],
+)  # fmt: skip
+def test_mismatches_of_messages_and_groups_are_told(fn, says):
+    with pytest.raises(Mismatch, match=says):
+        rehearse(fn, 2)
+
+
+def test_only_members_call_in_a_group():
+    def fn(rank, n):
+        group = dist.new_group([1])
+        dist.barrier(group=group)
+
+    with pytest.raises(RuntimeError, match="rank 0 is not in the group"):
+        rehearse(fn, 2)
+
+
+def test_calls_of_messages_are_noted():
+    def fn(rank, n):
+        x = torch.ones(2)
+        dist.isend(x, 1).wait() if rank == 0 else dist.recv(x, 0)
+
+    rehearse(fn, 2, calls=(calls := []))
+    seen = [(c.rank, c.name, c.numbers, c.bytes, c.asynchronous) for c in calls]
+    assert sorted(seen) == [(0, "isend", 2, 8, True), (1, "recv", 2, 8, False)]

@@ -27,7 +27,7 @@ import torch
 from torch import distributed as dist
 
 from utils import ranks
-from utils.ranks import crew, verdict
+from utils.ranks import crew, shown, stacks, still, verdict
 
 ROOT = Path(ranks.__file__).resolve().parents[2]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and forks")
@@ -244,7 +244,7 @@ def test_megabytes_are_cut_and_odd_characters_kept(capfd, monkeypatch):
 
     ranks.run(shout, 2)
     out, _ = capfd.readouterr()
-    assert len(out) < 4 * ranks.SHOWN
+    assert len(out) < 4 * shown.MOST
     assert out.startswith("[rank 0] first é 中\n[rank 0] line 0\n")
     assert "bytes are left out here" in out
     assert out.endswith("[rank 1] line 199999\n[rank 1] �\n[rank 1] 100 %\n")
@@ -427,8 +427,8 @@ def test_a_hanging_rank_is_shown():
 @pytest.fixture
 def impatient(monkeypatch):
     "Looks for a deadlock after half a second without work."
-    monkeypatch.setattr(verdict, "QUIET", 0.5)
-    monkeypatch.setattr(verdict, "HOLD", 0.3)
+    monkeypatch.setattr(still, "QUIET", 0.5)
+    monkeypatch.setattr(still, "HOLD", 0.3)
 
 
 def test_a_sleeping_rank_is_no_deadlock(impatient):
@@ -475,7 +475,7 @@ MINE = ("mine.py", 9, "train")
     ],
 )
 def test_waiting_is_told_from_working(frames, call):
-    assert verdict.waits_in(frames) == call
+    assert stacks.waits_in(frames) == call
 
 
 class Late:
@@ -832,6 +832,7 @@ class Kernel:
 
     def run(self, code, then=lambda: None, timeout=60):
         said = {"stdout": "", "stderr": "", "value": None, "error": ""}
+        plain = re.compile(r"\x1b\[[\d;]*m")
 
         def hear(message):
             content = message["content"]
@@ -841,6 +842,7 @@ class Kernel:
                 said["value"] = content["data"]["text/plain"]
             elif message["msg_type"] == "error":
                 said["error"] = f"{content['ename']}: {content['evalue']}"
+                said["traceback"] = [plain.sub("", t) for t in content["traceback"]]
 
         helper = threading.Thread(target=then)
         helper.start()

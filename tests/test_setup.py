@@ -398,6 +398,7 @@ def test_the_steps_of_pip():
         "  Downloading torch-2.13.0-cp311.whl (526 MB)": "Downloading torch-2.13.0-cp311.whl",
         "  Using cached six-1.whl (11 kB)": "Using cached six-1.whl",
         "Installing collected packages: six": "Installing what was fetched",
+        "Requirement already satisfied: six in x": "Looking at what is there",
         "Successfully installed six-1": None,
     }
     assert {line: setup.step_of(line) for line in steps} == steps

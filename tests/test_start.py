@@ -73,6 +73,7 @@ LAUNCHERS = {
 def test_on_windows_the_launcher_is_asked(monkeypatch, said):
     answers = {("py", "-0"): said}
     monkeypatch.setattr(start, "answer", lambda command: answers.get(tuple(command)))
+    monkeypatch.setattr(start.os, "name", "posix")
     assert start.other_python() is None
     monkeypatch.setattr(start.os, "name", "nt")
     assert start.other_python() == "py -3.12"
@@ -108,6 +109,7 @@ def test_python_2_can_parse_start_py():
     assert ast.unparse(first.test) == f"sys.hexversion < {0x03060000}"
 
 
+@posix
 @pytest.mark.parametrize("python", ["python2.7", "python3.5"])
 def test_a_really_old_python_says_one_sentence(python):
     if start.answer([python, "-c", ""]) is None:

@@ -15,12 +15,12 @@ import shutil
 import tempfile
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
 from utils import given
-from utils.files import ROOT
+from utils.files import ROOT, temporary
+from utils.ranks import left
 
 
 class Wire:
@@ -328,13 +328,15 @@ def shared_add(all_RN, rank, block=16_384):
 
 
 def shared_folder(needed):
-    "A temporary folder in memory where it has room for `needed` bytes, else on disk."
+    """A temporary folder in memory where it has room for `needed` bytes, else on disk.
+
+    -> tempfile.TemporaryDirectory. Those that killed processes left are removed first.
+    """
     needed = given.number("needed", needed)
-    memory = Path("/dev/shm")
+    left.sweep(tempfile.gettempdir())
+    memory = left.MEMORY
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2 * needed
-    return tempfile.TemporaryDirectory(
-        prefix="gradients-", dir=memory if roomy else None, ignore_cleanup_errors=True
-    )
+    return temporary(left.SHARED, memory if roomy else None)
 
 
 # ---- timing ----

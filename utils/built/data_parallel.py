@@ -2,8 +2,10 @@
 
 Every function is called by all ranks of a torch.distributed group, inside
 `ranks.run(fn, n)`, under torchrun, or in a rehearsal (utils.practice); elsewhere it
-raises RuntimeError. Shapes: X (B, D) and y (B,) are this rank's rows of the batch; B
-may differ between ranks. The buckets follow S. Li et al., PyTorch Distributed (2020),
+raises RuntimeError. Where the ranks' models differ in number, shape or dtype of their
+parameters, every rank raises ValueError at the first call, which names one that differs.
+Shapes: X (B, D) and y (B,) are this rank's rows of the batch; B may differ between
+ranks. The buckets follow S. Li et al., PyTorch Distributed (2020),
 https://arxiv.org/abs/2006.15704, section 3.2.
 """
 
@@ -11,6 +13,7 @@ import math
 import os
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import distributed as dist
@@ -18,6 +21,7 @@ from torch import nn
 
 from utils import given
 from utils.built.collectives import shared_folder
+from utils.ranks.agree import agree
 
 
 def mean_of_shards(grads_RP, rows_R):
@@ -42,8 +46,8 @@ def mean_of_shards(grads_RP, rows_R):
 
 def average_gradients(model):
     "Every gradient becomes the mean over all ranks; one that is missing counts as 0."
-    _joined("average_gradients")
-    for p in _trained(model):
+    params = _alike("average_gradients", model)
+    for p in params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
         dist.all_reduce(p.grad)
@@ -55,7 +59,9 @@ def synchronise(model):
     "All ranks leave with rank 0's parameters and buffers, in place."
     _joined("synchronise")
     _module(model)
-    for x in (*model.parameters(), *model.buffers()):
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    agree("synchronise", model, tensors)
+    for _, x in tensors:
         dist.broadcast(x, src=0)
 
 
@@ -143,9 +149,8 @@ class Overlapped:
     """
 
     def __init__(self, model, cap=2**20):
-        _joined("Overlapped")
+        params = _alike("Overlapped", model)
         self.model, self.sync = model, True
-        params = _trained(model)
         _one_dtype(params)
         sizes = [p.numel() * p.element_size() for p in params]
         self.buckets = [[params[i] for i in b] for b in make_buckets(sizes, cap)]
@@ -238,9 +243,12 @@ def timeline(ready, seconds):
     return trips
 
 
-def _trained(model):
-    "Parameters that get gradients; frozen ones stay without."
-    return [p for p in _module(model).parameters() if p.requires_grad]
+def _alike(name, model):
+    "Parameters that get gradients, frozen ones left out: the same on all ranks."
+    _joined(name)
+    named = [(k, p) for k, p in _module(model).named_parameters() if p.requires_grad]
+    agree(name, model, named)
+    return [p for _, p in named]
 
 
 # ---- what they are given ----
@@ -295,9 +303,8 @@ class SharedMemoryStep:
     BLOCK = 16_384  # numbers
 
     def __init__(self, model):
-        _joined("SharedMemoryStep")
+        self.params, self.token = _alike("SharedMemoryStep", model), torch.zeros(1)
         self.rank, self.n = dist.get_rank(), dist.get_world_size()
-        self.params, self.token = _trained(model), torch.zeros(1)
         dtype, P = _one_dtype(self.params), sum(p.numel() for p in self.params)
         self.all_RP = _shared((self.n, P), dtype)
         self.columns = range(P * self.rank // self.n, P * (self.rank + 1) // self.n)
@@ -340,7 +347,9 @@ def _shared(shape, dtype):
         with open(path[0], "wb") as file:
             file.truncate(numbers * dtype.itemsize)
     dist.broadcast_object_list(path, src=0)
-    shared = torch.from_file(path[0], shared=True, size=numbers, dtype=dtype)
+    # not torch.from_file: it hands the name to C++ as UTF-8, which a folder may not be
+    raw = np.memmap(path[0], np.uint8, "r+", shape=numbers * dtype.itemsize)
+    shared = torch.from_numpy(np.asarray(raw)).view(dtype)
     dist.barrier()
     if folder is not None:
         folder.cleanup()

@@ -66,7 +66,7 @@ def standardise(X_ND):
     A column that never changes has deviation 1 here, and becomes 0.
     """
     X_ND = _rows(X_ND)
-    constant_D = (X_ND == X_ND[0]).all(axis=0)  # a computed deviation may miss 0
+    constant_D = (X_ND[0] == X_ND).all(axis=0)  # a computed deviation may miss 0
     mean_D = np.where(constant_D, X_ND[0], X_ND.mean(axis=0))
     std_D = np.where(constant_D, 1.0, X_ND.std(axis=0))
     return (X_ND - mean_D) / std_D, mean_D, std_D

@@ -10,6 +10,8 @@
   text NAMES        write solutions/NAME.nbtext, the notebook as plain text to edit
   pack NAMES        read it back; outputs of cells that did not change are kept
   new NN_slug       a new chapter to begin from
+  book [FOLDER]  the solved chapters as pages, into .book/site; nothing is executed
+  pictures    README's pictures anew, from the running course
   address URL       the public repository: writes badges and the first cells
   nbgrader NN FOLDER [EXERCISE=POINTS ...]   a chapter as an assignment of nbgrader
 
@@ -26,7 +28,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from utils.course import mutants, notebooks, pages
+from utils.course import mutants, notebooks, pages, plan
+from utils.course.book import labs
 from utils.course.notebooks import nbformat  # which starts quicker there
 from utils.files import ROOT
 
@@ -55,8 +58,9 @@ def _write(path, text):
 
 def derived(names=()):
     "{path of a chapter: the text it must have} for every solution, or the named ones."
+    book = pages.book(repository())
     return {
-        CHAPTERS / p.name: notebooks.derive(p.read_text(encoding="utf-8"), p.name)
+        CHAPTERS / p.name: notebooks.derive(p.read_text(encoding="utf-8"), p.name, book)
         for p in named(names)
     }
 
@@ -100,25 +104,12 @@ def environment(folder):
 
 def run(path, everything=False):
     "Execute one solution in place when its code changed; stable bytes; True when it ran."
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
     notebook = nbformat.read(path, as_version=4)
     ran = notebook.metadata.get("course", {}).get("executed")
     if ran == notebooks.code_hash(notebook) and not everything:
         return False
     began = time.perf_counter()
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-    client = NotebookClient(
-        notebook, timeout=120, kernel_name="python3", record_timing=False,
-        coalesce_streams=True,  # else the clock cuts what a cell prints into pieces
-        store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
-    )  # fmt: skip
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        sys.exit(f"{path.relative_to(ROOT)} stopped; nothing was written.\n{error}")
+    execute(notebook, path)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
@@ -128,6 +119,24 @@ def run(path, everything=False):
     path.write_text(notebooks.written(notebook), encoding="utf-8", newline="\n")
     print(f"ran {path.relative_to(ROOT)} in {time.perf_counter() - began:.1f} s")
     return True
+
+
+def execute(notebook, path):
+    "Run every cell of a notebook, in memory; its labs are drawn ahead for the book."
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", record_timing=False,
+        coalesce_streams=True,  # else the clock cuts what a cell prints into pieces
+        store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
+    try:
+        client.execute(env={**os.environ, **labs.drawing(path.stem)})
+    except CellExecutionError as error:
+        sys.exit(f"{path.relative_to(ROOT)} stopped; nothing was written.\n{error}")
 
 
 def run_all(names, everything):
@@ -216,7 +225,7 @@ def made_pages():
     readme, teaching = ROOT / "README.md", ROOT / "TEACHING.md"
     text = readme.read_text(encoding="utf-8")
     return {
-        readme: pages.readme_with_map(text, repository()),
+        readme: plan.readme(pages.readme_with_map(text, repository())),
         ROOT / "GLOSSARY.md": pages.glossary(),
         teaching: pages.teaching_with_minutes(teaching.read_text(encoding="utf-8")),
     }
@@ -312,7 +321,7 @@ def main(argv=None):
         prog="start.py author", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = "build run derive check test mutants text pack new address nbgrader"
+    commands = "build run derive check test mutants text pack new book pictures address nbgrader"
     parser.add_argument("command", nargs="?", default="build", choices=commands.split())
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true", help="run: changed or not")
@@ -321,6 +330,8 @@ def main(argv=None):
         parser.error(f"unknown: {' '.join(extra)}")
     if args.command in ("new", "address") and len(args.names) != 1:
         parser.error(f"{args.command} needs one name")
+    if args.command == "book":
+        args.names = [os.path.abspath(name) for name in args.names]
     if args.command == "nbgrader":
         if len(args.names) < 2:
             parser.error("nbgrader needs a chapter and a folder")
@@ -348,6 +359,14 @@ def main(argv=None):
             pack(args.names)
         case "new":
             new(*args.names)
+        case "book":
+            from utils.course.book import build
+
+            return build.command(args.names, repository())
+        case "pictures":
+            from utils.course.book import pictures
+
+            return pictures.command()
         case "address":
             set_address(*args.names)
         case "nbgrader":

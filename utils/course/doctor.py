@@ -16,7 +16,7 @@ from pathlib import Path
 import start
 from utils.course import homes, setup, venv
 from utils.course.packages import LISTS, more, pinned, pins, read, wrong, wrong_pins
-from utils.course.sentences import start_py
+from utils.course.sentences import DOWNLOADS, start_py
 
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
@@ -228,7 +228,7 @@ def findings_of_setup(root, here):
     except start.Problem:
         what = f"Python {platform.python_version()} is not supported"
         supported = f"{start.dotted(start.OLDEST)} to {start.dotted(start.NEWEST)}"
-        found.append((what, f"use Python {supported}"))
+        found.append((what, f"use Python {supported}: {DOWNLOADS}"))
     try:
         setup.check_length(root)
     except start.Problem:

@@ -65,8 +65,10 @@ def stub(source, where=""):
     return "\n".join(kept)
 
 
-def derive(text, where=""):
+def derive(text, where="", book=""):
     """The text of a solution notebook -> the text of its chapter. A pure function.
+
+    book: the address of the book, once it is known.
 
     Its outputs go, but for the first picture: it gives nothing away, and shows a visitor
     who runs nothing what the text speaks of.
@@ -79,7 +81,9 @@ def derive(text, where=""):
     for cell in kept:
         if cell.cell_type == "markdown":
             source = (
-                with_link(cell.source, where) if cell.id == "title" else cell.source
+                with_link(cell.source, where, book)
+                if cell.id == "title"
+                else cell.source
             )
             new = nbformat.v4.new_markdown_cell(source, id=cell.id)
         else:
@@ -103,12 +107,18 @@ def has_picture(cell):
     return any("image/png" in out.get("data", {}) for out in cell.get("outputs", []))
 
 
-def with_link(title, file):
-    "A chapter's first cell with a line below its heading that leads to the solved one."
+def with_link(title, file, book=""):
+    "A chapter's first cell with a line below its heading: where to look, and not solve."
     line = (
         f"*Only looking? [The solved chapter](../solutions/{file}) shows every answer "
         "and every picture.*"
     )
+    if book:
+        page = book + file.replace(".ipynb", ".html")
+        line = (
+            f"*Only looking? [This chapter in the book]({page}) shows every answer and "
+            "every picture, and its labs move.*"
+        )
     if not file or line in title:
         return title
     heading, _, rest = title.partition("\n")

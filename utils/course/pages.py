@@ -38,6 +38,12 @@ def badges(url, chapter):
     )
 
 
+def book(url):
+    "Where GitHub Pages shows the book of this repository; '' while there is no address."
+    found = re.fullmatch(r"https://github\.com/([\w.-]+)/([\w.-]+)", url)
+    return f"https://{found[1].lower()}.github.io/{found[2]}/" if found else ""
+
+
 def with_address(notebook, url, chapter):
     "The notebook with its first code cell and its links for this address."
     cells = {cell.id: cell for cell in notebook.cells}

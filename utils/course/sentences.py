@@ -9,8 +9,8 @@ import platform
 import re
 import sys
 
-SIZE, SIZE_CUDA = 1.5, 5.3  # GB that .venv takes, without and with torch's CUDA
-ROOM, ROOM_CUDA = 1.8, 6.0  # GB that must be free before it is made
+SIZE, SIZE_CUDA = 1.7, 5.6  # GB that .venv takes, without and with torch's CUDA
+ROOM, ROOM_CUDA = 2.0, 7.5  # GB to have free: that, and what pip fetches for it
 DOWNLOADS = "https://www.python.org/downloads/"
 
 NO_NETWORK = (

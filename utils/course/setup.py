@@ -210,6 +210,8 @@ def step_of(line):
     """What pip is at, as one of its lines tells; None where it does not."""
     if "Installing collected packages" in line:
         return "Installing what was fetched"
+    if "Requirement already satisfied" in line:
+        return "Looking at what is there"
     found = re.match(r"\s*((Collecting|Downloading|Using cached) [^\s;]+)", line)
     return found.group(1)[:70] if found else None
 

@@ -13,12 +13,8 @@ from utils.course import homes
 from utils.course.packages import everything, models, read, wrong_pins
 from utils.files import ROOT
 
-OURS = {
-    "start.lock",
-    "start.log",
-    "unfinished",
-    ".home",
-}  # in .venv, kept when it is emptied
+# In .venv, and kept when it is emptied:
+OURS = {"start.lock", "start.log", "unfinished", ".home"}
 
 
 def venv_of(root):

@@ -277,7 +277,7 @@ def fitted(sizes, seconds, held_out, alpha, beta):
     worst = np.abs((alpha + beta * sizes[unseen]) / seconds[unseen] - 1)
     plots.title(
         ax,
-        f"Two numbers predict sizes they never saw within {100 * np.median(worst):.0f} %",
+        f"Two numbers predict unseen sizes: {100 * np.median(worst):.0f} % off at the median",
     )
     return fig, (
         f"Time of one exchange between two ranks against its bytes, both logarithmic: flat "

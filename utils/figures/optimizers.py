@@ -233,7 +233,8 @@ def settle(schedule, runs):
     low, high = right.get_ylim()
     right.set_ylim(low, high * 12)
     right.set_xlim(-0.6, len(runs) - 0.4)
-    right.set_xticks(range(len(runs)), [f"{size} rows per step" for size in runs])
+    right.set_xticks(range(len(runs)), list(runs))
+    right.set_xlabel("rows per step")
     plots.title(right, "A falling rate lets small batches settle")
     means = "; ".join(
         f"{size} rows: " + ", ".join(f"{n} {np.mean(e):.2g}" for n, e in ways.items())

@@ -1,7 +1,6 @@
 """The figures of chapter 24."""
 
 import numpy as np
-import torch
 from torch import nn
 
 from utils import plots
@@ -19,16 +18,15 @@ def first_look(net, accuracy):
     W_HD = net[0].weight.data
     units = W_HD.norm(dim=1).argsort(descending=True)[:12]
     fig, axes = plots.subplots(1, len(accuracy), size=(9.4, 3.5))
-    fig.get_layout_engine().set(wspace=0.07)
+    fig.get_layout_engine().set(wspace=0.14)
     edge = W_HD[units].abs().max().item()
     for ax, (bits, share) in zip(axes, accuracy.items()):
         W = W_HD if bits == 32 else one_scale(W_HD, bits)
         canvas = np.full((4 * 9 - 1, 3 * 9 - 1), np.nan)
         for place, unit in enumerate(units):
             row, column = divmod(place, 3)
-            canvas[9 * row : 9 * row + 8, 9 * column : 9 * column + 8] = W[
-                unit
-            ].reshape(8, 8)
+            picture = W[unit].reshape(8, 8).numpy()
+            canvas[9 * row : 9 * row + 8, 9 * column : 9 * column + 8] = picture
         ax.imshow(canvas, cmap="RdBu", vmin=-edge, vmax=edge)
         ax.axis("off")
         values = "4 billion values" if bits == 32 else f"{2**bits - 1} values"
@@ -120,11 +118,9 @@ def lab(digits):
         )
         zeros = (rounded == 0).float().mean().item()
         plots.title(left, f"{_percent(zeros)} of the weights became 0")
-        order = (
-            W_HD.flatten().argsort()
-        )  # the 200 largest sizes, and each 7th of the rest
-        sample = torch.cat([order[:100], order[100:-100:7], order[-100:]])
-        right.plot(before[sample], gap.flatten()[sample].numpy(), ".", ms=2,
+        order = W_HD.flatten().argsort().numpy()
+        sample = np.r_[order[:100], order[100:-100:7], order[-100:]]  # each 7th inside
+        right.plot(before[sample], gap.flatten().numpy()[sample], ".", ms=2,
                    color=plots.RED)  # fmt: skip
         right.set(xlabel="weight (layer 2)", ylabel="rounded - weight")
         right.set_ylim(-0.45 * edge, 0.45 * edge)

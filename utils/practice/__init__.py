@@ -1,4 +1,9 @@
-"Ranks rehearsed in one process: one simulator, chapter 16's face of it and chapter 17's."
+"""Ranks rehearsed in one process: one simulator with two faces.
+
+messages.py: chapter 16's network. rehearsal.py: torch.distributed, from chapter 17 on;
+collectives.py, points.py and groups.py are its calls, costs.py what they send, and
+stand_ins.py puts them in torch's place. simulator.py: ranks that take turns, below both.
+"""
 
 from utils.practice.messages import Comm, Network
 from utils.practice.rehearsal import Call, Rehearsal, rehearse

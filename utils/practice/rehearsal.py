@@ -1,6 +1,8 @@
-"""torch.distributed rehearsed in one process: chapter 17's face of the simulator.
+"""torch.distributed rehearsed in one process: the simulator's face from chapter 17 on.
 
     results = rehearse(fn, 4)      # fn(rank, 4) with dist.all_reduce ..., as in ranks.run
+
+It has the collective calls, send and recv and their asynchronous kin, and groups.
 
 The same function then runs on real processes. The rehearsal is quick, comes out alike
 every time, and says at once what real processes would only hang on: a rank that nobody
@@ -10,19 +12,21 @@ answers (Deadlock), or ranks that make different calls (Mismatch). A result is w
 
 import random
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from utils.practice.collectives import stand_ins
+from utils.practice.groups import members, whole_group
 from utils.practice.simulator import Rank, Simulator
+from utils.practice.stand_ins import stand_ins
 
 
 @dataclass
 class Call:
-    "One collective call of one rank, in the order in which they were made."
+    "One call of one rank that sends or receives, in the order in which they were made."
 
     rank: int
     name: str
@@ -37,10 +41,11 @@ def rehearse(fn, n=4, seed=0, calls=None):
     """Call fn(rank, n) in `n` threads, joined by a stand-in of torch.distributed: [results].
 
     seed   rank r has random numbers of its own, from seed + r, as in ranks.run
-    calls  a list: every collective call is noted in it, as a Call
+    calls  a list: every call that sends or receives is noted in it, as a Call
 
-    Raises what a rank raised first, Deadlock, or Mismatch. Tensors live on the CPU;
-    groups within the group, send and recv are for real processes (ranks.run).
+    Raises what a rank raised first, Deadlock, or Mismatch. Tensors live on the CPU. Only
+    calls written as dist.NAME are played; what a library calls by itself (DDP, FSDP,
+    DTensor) is for real processes (ranks.run).
 
     Stricter than gloo. A tensor that travels is contiguous: of one with gaps (a slice of
     columns) gloo sums the wrong numbers and says nothing; NCCL, on GPUs, refuses it. And
@@ -54,7 +59,9 @@ class Rehearsal(Simulator):
     """What `rehearse` holds, with its count: `sent`, `bytes`, `messages`, `steps`.
 
     A collective call costs what chapter 16's algorithms cost: rings (all_reduce,
-    all_gather) and trees (broadcast, reduce). Barriers carry nothing and are not counted.
+    all_gather, reduce_scatter), trees (broadcast, reduce), rank by rank (gather, scatter)
+    and pairwise exchanges (all_to_all). Barriers carry nothing and are not counted. A
+    message costs itself; a rank sends one and receives one at a time.
     """
 
     MOST = 64
@@ -72,6 +79,7 @@ class Rehearsal(Simulator):
             raise TypeError(f"calls is a list that is filled, or None, not {said}")
         super().__init__(n, alpha, beta)
         self.seed, self.calls = seed, [] if calls is None else calls
+        self.groups, self.compared = {}, {}
 
     def run(self, fn):
         "Call fn(rank, n) in every rank: -> [results]."
@@ -79,6 +87,7 @@ class Rehearsal(Simulator):
             raise TypeError(f"rehearse(fn, n) calls fn(rank, n); {fn!r:.60} is no function")  # fmt: skip
         if isinstance(threading.current_thread(), _Actor):
             raise RuntimeError("a rank of a rehearsal cannot hold another rehearsal")
+        self.groups, self.compared = {}, {}
         with self.at_a_time, stand_ins(_Actor), _own_random_numbers():
             return self.play([_Actor(self, rank, fn) for rank in range(self.n)])
 
@@ -90,7 +99,7 @@ class _Actor(Rank):
         super().__init__(rehearsal, number)
         self.fn = fn
         _seed(rehearsal.seed + number)
-        self.random = _random_state()
+        self.random, self.places = _random_state(), Counter()
 
     def work(self):
         return self.fn(self.number, self.simulator.n)
@@ -100,42 +109,73 @@ class _Actor(Rank):
         super().turn()
         self.random = _random_state()
 
-    def call(self, name, put, rounds, tensor=None, pickled=b"", wait=True, **key):
-        """Join the next meeting; come back when it is over, or with a Work to wait for.
+    def call(
+        self, name, put, rounds, tensor=None, pickled=b"", wait=True, group=None,
+        said=None, value=None, **key,
+    ):  # fmt: skip
+        """Join the group's next meeting; come back when it is over, or with a Work.
 
-        put(values) writes the result, rounds(values) says what travels; `key` must be
-        the same on every rank.
+        put(values) writes the result, rounds(values) says what travels. `said`, else a
+        sentence made of tensor and `key`, must be the same on every rank; `value`, else
+        the tensor, is what this one brings.
         """
+        members(self, group)
         numbers = 0 if tensor is None else tensor.numel()
         size = len(pickled) if tensor is None else tensor.nbytes
-        value = pickled if tensor is None else tensor.detach().clone()
+        if value is None:
+            value = pickled if tensor is None else tensor.detach().clone()
         call = Call(self.number, name, numbers, size, not wait, _in_backward())
-        meeting = self.meet(_describe(name, tensor, key), value, rounds)
+        said = said or _describe(name, tensor, key)
+        meeting = self.meet(said, value, rounds, whole_group(group))
         self.simulator.calls.append(call)
-        work = Work(self, meeting, put, call)
+        work = Work(self, meeting, lambda: put(meeting.values()), call)
         if not wait:
             return work
         work.wait()
 
+    def point(self, name, half, put, tensor):
+        "Open one end of a message: -> a Work. put() writes what has arrived."
+        call = Call(
+            self.number, name, tensor.numel(), tensor.nbytes, name[0] == "i",
+            _in_backward(),
+        )  # fmt: skip
+        self.post(half)
+        self.simulator.calls.append(call)
+        return Work(self, half, put, call)
+
+    def compare(self, what, mine, differ):
+        """ValueError if the ranks that have come to this place brought something else.
+
+        differ({rank: brought}) -> a sentence, or "". Nobody waits, and nothing counts.
+        """
+        place = what, self.places[what]
+        self.places[what] += 1
+        brought = self.simulator.compared.setdefault(place, {})
+        brought[self.number] = mine
+        if said := differ(brought):
+            raise ValueError(f"{what}: {said}")
+        if len(brought) == self.simulator.n:
+            del self.simulator.compared[place]
+
 
 class Work:
-    "What an asynchronous call returns."
+    "What an asynchronous call returns; `event` is what it waits for."
 
-    def __init__(self, rank, meeting, put, call):
-        self.rank, self.meeting, self.put, self.call = rank, meeting, put, call
+    def __init__(self, rank, event, put, call):
+        self.rank, self.event, self.put, self.call = rank, event, put, call
         self.done = False
 
     def wait(self, timeout=None):
         if not self.done:
             self.call.waited_in_backward = _in_backward()
-            self.rank.wait(self.meeting)
+            self.rank.wait(self.event)
             with torch.no_grad():
-                self.put(self.meeting.values())
+                self.put()
             self.done = True
         return True
 
     def is_completed(self):
-        return self.meeting.end is not None
+        return self.event.end is not None
 
 
 def _in_backward():

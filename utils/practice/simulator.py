@@ -5,13 +5,14 @@ wait: the same run each time. When all wait, messages move; when none can, Deadl
 who waits for whom.
 
 Two faces stand on it: messages.py (chapter 16: comm.send, comm.recv) and rehearsal.py
-(chapter 17: torch.distributed). A face opens Sends, Recvs and Meetings and waits for them
+(chapters 17 to 22: torch.distributed). A face opens Sends, Recvs and Meetings and waits for them
 with `rank.wait`; what arrives, when, and at what cost is decided here.
 """
 
 import contextlib
 import math
 import threading
+from collections import Counter
 from typing import NamedTuple
 
 from utils.limits import raise_in
@@ -61,16 +62,37 @@ class Half:
 
     end = None
 
-    def __init__(self, rank, peer, tag=0):
-        self.rank, self.peer, self.tag, self.start = rank, peer, tag, rank.clock
+    def __init__(self, rank, peer, tag=0, group=None):
+        self.rank, self.peer, self.tag, self.group = rank, peer, tag, group
+        self.start = rank.clock
 
     def needs(self):
         return [self.peer]
 
+    def fits(self, other):
+        "Are these the two ends of one message?"
+        return (self.peer, self.tag, self.group) == (
+            other.rank.number, other.tag, other.group,
+        )  # fmt: skip
+
+    def other_tags(self):
+        "The tags with which the peer opened its end of messages between these two."
+        halves = self.rank.simulator.ranks[self.peer].posted
+        facing = [h for h in halves if type(h) is not type(self)]
+        here = [h for h in facing if h.peer == self.rank.number]
+        return sorted({h.tag for h in here if h.group is self.group} - {self.tag})
+
     def __str__(self):
-        tag = f", tag {self.tag}" if self.tag else ""
+        said = f"{self.says} rank {self.peer}"
+        others = self.other_tags()
+        if self.tag or others:
+            said += f", tag {self.tag}"
+        if self.group is not None:
+            said += f", in {self.group}"
+        if others:
+            said += f" (which has opened tag {', '.join(map(str, others))})"
         gone = self.rank.simulator.ranks[self.peer].over
-        return f"{self.says} rank {self.peer}{tag}{', which has returned' * gone}"
+        return said + ", which has returned" * gone
 
 
 class Send(Half):
@@ -78,8 +100,8 @@ class Send(Half):
 
     says = "waits to send to"
 
-    def __init__(self, rank, peer, value, size, tag=0):
-        super().__init__(rank, peer, tag)
+    def __init__(self, rank, peer, value, size, tag=0, group=None):
+        super().__init__(rank, peer, tag, group)
         self.value, self.bytes = value, size
 
 
@@ -88,31 +110,44 @@ class Recv(Half):
 
     says = "waits to receive from"
 
-    def __init__(self, rank, peer, fill, tag=0):
-        super().__init__(rank, peer, tag)
+    def __init__(self, rank, peer, fill, tag=0, group=None):
+        super().__init__(rank, peer, tag, group)
         self.fill = fill
 
 
 class Meeting:
     "The k-th call of every member: it must be the same call, and ends when all have come."
 
-    def __init__(self, simulator, members, number):
-        self.simulator, self.members, self.number = simulator, members, number
+    def __init__(self, simulator, group, number):
+        self.simulator, self.number = simulator, number
+        self.members = range(simulator.n) if group is None else group.ranks
+        self.where = "" if group is None else f" in {group}"
         self.start, self.end = 0.0, None
         self.said, self.brought = "", {}  # what the call is; {rank: value}
 
     def join(self, rank, said, value, rounds):
-        "One more member comes; rounds(values) is what such a call sends, for `count`."
+        """One more member comes; rounds(values) is what such a call sends, for `count`.
+
+        It numbers ranks by their place among the members.
+        """
         first = next(iter(self.brought), None)
         if first is not None and said != self.said:
             raise Mismatch(
-                f"call {self.number + 1} of rank {first} is {self.said}, of rank "
-                f"{rank.number} {said}: all ranks make the same calls in the same order"
+                f"call {self.number + 1} of rank {first}{self.where} is {self.said}, of "
+                f"rank {rank.number} {said}: all ranks make the same calls in the same "
+                "order"
             )
         self.said, self.brought[rank.number] = said, value
         self.start = max(self.start, rank.clock)
         if not self.needs():
-            self.end = self.simulator.count(self.start, rounds(self.values()))
+            self.end = self.simulator.count(self.start, self._by_rank(rounds))
+
+    def _by_rank(self, rounds):
+        at = self.members
+        return [
+            [(at[source], at[to], size) for source, to, size in messages]
+            for messages in rounds(self.values())
+        ]
 
     def needs(self):
         return [rank for rank in self.members if rank not in self.brought]
@@ -123,7 +158,9 @@ class Meeting:
     def __str__(self):
         *others, last = map(str, self.needs())
         ranks = f"ranks {', '.join(others)} and {last}" if others else f"rank {last}"
-        return f"waits in its call {self.number + 1}, {self.said}, for {ranks}"
+        return (
+            f"waits in its call {self.number + 1}{self.where}, {self.said}, for {ranks}"
+        )
 
 
 # ---- ranks that take turns ----
@@ -139,7 +176,8 @@ class Rank(threading.Thread):
         self.result = self.error = None
         self.over, self.clock = False, 0.0
         self.posted, self.waits = [], []  # halves that are open; what it waits for now
-        self.calls = 0  # meetings that it has joined
+        self.joined = Counter()  # meetings that it has joined, by group
+        self.sends_until = self.receives_until = 0.0  # one message each way at a time
 
     def work(self):
         "What the rank computes: -> its result."
@@ -180,12 +218,12 @@ class Rank(threading.Thread):
         self._still_on()
         self.posted += halves
 
-    def meet(self, said, value, rounds):
-        "Join this rank's next meeting with all others: -> Meeting."
+    def meet(self, said, value, rounds, group=None):
+        "Join this rank's next meeting with all others, or with a group's: -> Meeting."
         self._still_on()
-        meeting = self.simulator.meeting(self.calls)
+        meeting = self.simulator.meeting(group, self.joined[group])
         meeting.join(self, said, value, rounds)
-        self.calls += 1
+        self.joined[group] += 1
         return meeting
 
     def wait(self, *what):
@@ -219,7 +257,7 @@ class Simulator:
 
     def _reset(self):
         self.stopped, self.back = False, threading.Semaphore(0)
-        self.ranks, self.meetings = [], []
+        self.ranks, self.meetings = [], {}  # meetings of each group, in order
         self.time, self.messages, self.log = 0.0, 0, []
         self.sent, self.received = [0] * self.n, [0] * self.n
 
@@ -251,11 +289,12 @@ class Simulator:
         self.time = max(rank.clock for rank in ranks)
         return [rank.result for rank in ranks]
 
-    def meeting(self, number):
-        "The meeting of everybody's call `number`."
-        if number == len(self.meetings):
-            self.meetings.append(Meeting(self, range(self.n), number))
-        return self.meetings[number]
+    def meeting(self, group, number):
+        "The meeting of the members' call `number`; group None: of all ranks."
+        meetings = self.meetings.setdefault(group, [])
+        if number == len(meetings):
+            meetings.append(Meeting(self, group, number))
+        return meetings[number]
 
     def count(self, start, rounds):
         "Count rounds of messages [(source, to, bytes)] that leave at `start`: -> the end."
@@ -273,8 +312,7 @@ class Simulator:
             for send in [half for half in rank.posted if isinstance(half, Send)]:
                 other = self.ranks[send.peer]
                 for recv in other.posted:
-                    fits = (recv.peer, recv.tag) == (rank.number, send.tag)
-                    if isinstance(recv, Recv) and fits:
+                    if isinstance(recv, Recv) and recv.fits(send):
                         rank.posted.remove(send)
                         other.posted.remove(recv)
                         self._move(send, recv)
@@ -282,9 +320,11 @@ class Simulator:
 
     def _move(self, send, recv):
         recv.fill(send)
-        left = max(send.start, recv.start)
+        free = max(send.rank.sends_until, recv.rank.receives_until)
+        left = max(send.start, recv.start, free)
         source, to = send.rank.number, recv.rank.number
         send.end = recv.end = self.count(left, [[(source, to, send.bytes)]])
+        send.rank.sends_until = recv.rank.receives_until = send.end
         self.log.append(Message(left, send.end, source, to, send.bytes))
         if len(self.log) > MOST_MESSAGES:
             raise NetworkError(
@@ -296,7 +336,7 @@ class Simulator:
         said = [f"rank {rank} {what}" for rank, what in waits.items()]
         if self.meetings:
             said += [
-                f"rank {r.number} has returned after {r.calls} call{'s' * (r.calls != 1)}"
+                f"rank {r.number} has returned after {_calls(r.joined.total())}"
                 for r in self.ranks
                 if r.over
             ]
@@ -311,19 +351,32 @@ class Simulator:
 
     def _stop(self):
         "End every thread that is still there; one that computes is interrupted."
-        self.stopped = True
+        self.stopped, rung = True, None
         for _ in range(100):
-            alive = [rank for rank in self.ranks if rank.is_alive()]
-            if not alive:
-                return
-            for rank in alive:
-                rank.go.release()
-                rank.join(0.001)
-                if rank.is_alive() and not rank.over:
-                    with contextlib.suppress(ValueError):
-                        raise_in(rank.ident, Stop)
-            for rank in alive:
-                rank.join(0.02 / len(alive))
+            try:
+                if not self._end_threads():
+                    break
+            except BaseException as error:  # a time limit that rings again: not now
+                rung = error
+        if rung is not None:
+            raise rung
+
+    def _end_threads(self):
+        "One try: -> whether any was still there."
+        alive = [rank for rank in self.ranks if rank.is_alive()]
+        for rank in alive:
+            rank.go.release()
+            rank.join(0.001)
+            if rank.is_alive() and not rank.over:
+                with contextlib.suppress(ValueError):
+                    raise_in(rank.ident, Stop)
+        for rank in alive:
+            rank.join(0.02 / len(alive))
+        return bool(alive)
+
+
+def _calls(number):
+    return f"{number} call{'s' * (number != 1)}"
 
 
 def _circle(needs):

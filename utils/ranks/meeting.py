@@ -3,6 +3,7 @@
 In a rank `here` says which call it belongs to; the notebook's side writes members.K.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from utils.files import write_whole
 
 here = {}  # folder, rank, may_die: set by worker.be
-_kept = []  # stores of this rank: whoever hosts one, hosts it to the end
+_kept = []  # stores that this rank may host to the end, and groups that it has left
 
 
 def members(k, wait=True):
@@ -43,6 +44,7 @@ def members(k, wait=True):
 def store(k):
     """A fresh store in which the ranks of `members(k)` meet: -> torch.distributed.Store.
 
+        ranks.leave()
         alive = ranks.members(k)
         dist.init_process_group("gloo", store=ranks.store(k),
                                 rank=alive.index(me), world_size=len(alive))
@@ -54,6 +56,27 @@ def store(k):
     if me not in alive:
         raise RuntimeError(f"rank {me} is not among the members {alive} of loss {k}")
     return between(here["folder"], name, len(alive), me == alive[0])
+
+
+def leave():
+    """Leave the group of all ranks although a member has died: then meet in store(k).
+
+    Ends what never ends in it, where this torch can, and forgets the group as
+    dist.destroy_process_group does, which by itself waits for such work for ever.
+    RuntimeError when there is no group.
+    """
+    import torch
+    from torch import distributed as dist
+
+    if not dist.is_initialized():
+        raise RuntimeError(
+            "leave() is for a rank that is in a group, and this is in none"
+        )
+    group = dist.group.WORLD
+    _kept.append(group)  # its end would wait for its work
+    with contextlib.suppress(AttributeError, RuntimeError):
+        group._get_backend(torch.device("cpu")).abort()
+    dist.destroy_process_group()
 
 
 def tell(folder, k, alive):

@@ -15,7 +15,6 @@ PARTS = re.compile(r"[/\\]torch[/\\](distributed[/\\]|nn[/\\]parallel[/\\]|_ops\
 LIBRARY = re.compile(r"[/\\](torch|site-packages)[/\\]")
 OURS = {  # in which a rank waits for others
     ("meeting.py", "between"): "the meeting of all ranks",
-    ("meeting.py", "_over_loopback"): "the meeting of all ranks",
     ("meeting.py", "members"): "members",
 }
 
@@ -73,8 +72,9 @@ def waits_in(frames):
     file, line, name = frames[0]
     if inside and inside != ["__call__"]:
         return inside[-1]  # the outermost: what the function called
-    if "ranks" in Path(file).parts and (Path(file).name, name) in OURS:
-        return OURS[Path(file).name, name]
+    for path, _, function in frames:
+        if "ranks" in Path(path).parts and (Path(path).name, function) in OURS:
+            return OURS[Path(path).name, function]
     if name == "_engine_run_backward":
         return "backward()"
     if ".wait(" in linecache.getline(file, line):

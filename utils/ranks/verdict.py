@@ -95,7 +95,9 @@ def _last_words(folder, rank):
     for name in ("crash", "start"):
         file = folder / f"{name}.{rank}"
         text = file.read_text(errors="replace") if file.exists() else ""
-        kept = itertools.takewhile(lambda line: not _is_ours(line), text.splitlines())
+        threads = [part for part in text.split("\n\n") if " in _answer\n" not in part]
+        lines = "\n\n".join(threads).splitlines()
+        kept = itertools.takewhile(lambda line: not _is_ours(line), lines)
         if text:
             return worker.cells("\n".join(kept))
     return ""

@@ -162,7 +162,10 @@ def join(call, folder, rank):
 
     if "nccl" in call["backend"]:
         torch.cuda.set_device(rank)
-    n, wait = call["n"], timedelta(seconds=call["timeout"] + 5)  # the notebook's is first
+    n, wait = (
+        call["n"],
+        timedelta(seconds=call["timeout"] + 5),
+    )  # the notebook's is first
     dist.init_process_group(
         call["backend"], store=meeting.between(folder, "store", n, rank == 0),
         rank=rank, world_size=n, timeout=wait,

@@ -1,0 +1,117 @@
+"""The labs of a page: native controls over the frames that frames.py drew ahead."""
+
+import html
+import json
+
+from utils.course.book import outputs
+from utils.course.book.frames import BYTES, cell_name
+from utils.files import ROOT
+
+KEPT = ROOT / ".book" / "frames"  # what this machine has drawn
+SHIPPED = ROOT / "utils" / "course" / "book" / "shipped"  # what a clean clone has
+PLACES = (KEPT, SHIPPED)
+
+
+def drawing(chapter):
+    "The environment in which a notebook's labs are drawn ahead."
+    return {
+        "COURSE_LABS": "utils.course.book.frames:keep",
+        "COURSE_FRAMES": str(KEPT / chapter),
+    }
+
+
+def of(cell, chapter, face, places=PLACES):
+    "The lab of a cell: with its frames where they were drawn and show the same lab."
+    name, notes = cell_name(cell.source), []
+    for place in places:
+        folder = place / chapter / name
+        if (folder / "error.txt").exists():
+            last = (folder / "error.txt").read_text(encoding="utf-8").strip()
+            notes.append(f"its frames could not be drawn: {last.splitlines()[-1]}")
+        try:
+            drawn = json.loads((folder / "lab.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        at = number(drawn["controls"], [c["start"] for c in drawn["controls"]])
+        if " ".join(drawn["says"][at].split()) != face.says:
+            notes.append("its frames are of another run: `author run` draws them anew")
+            continue
+        size = sum((folder / file).stat().st_size for file in set(drawn["files"]))
+        if size > BYTES:
+            notes.append(
+                f"its frames are {size / 1e6:.1f} MB: give draw.book fewer steps"
+            )
+        return Lab(chapter, name, face, drawn, folder, notes)
+    return Lab(chapter, name, face, None, None, notes or ["no frames: it stands still"])
+
+
+def number(controls, steps):
+    "Which frame the steps of the controls show: the last control moves first."
+    at = 0
+    for control, step in zip(controls, steps):
+        at = at * len(control["labels"]) + step
+    return at
+
+
+class Lab:
+    "A lab on a page; `drawn` is None where only its static face is known."
+
+    def __init__(self, chapter, name, face, drawn, folder, notes):
+        self.chapter, self.name, self.face = chapter, name, face
+        self.drawn, self.folder, self.notes = drawn, folder, notes
+
+    @property
+    def files(self):
+        "{file below the site: the file drawn}."
+        if self.drawn is None:
+            return {}
+        return {
+            f"labs/{self.name}/{f}": self.folder / f for f in set(self.drawn["files"])
+        }
+
+    def html(self, eager=False):
+        says = html.escape(self.face.says, quote=False)
+        image = outputs.image(self.face, eager)
+        if self.drawn is None:
+            return (
+                f'<figure class="lab still">{image}<figcaption>{says}</figcaption></figure>'
+                '<p class="note">This lab stands still here; in the notebook it moves.</p>'
+            )
+        count = len(self.drawn["files"])
+        data = {
+            "folder": f"labs/{self.name}/", "files": self.drawn["files"],
+            "says": self.drawn["says"], "steps": [len(c["labels"]) for c in self.drawn["controls"]],
+        }  # fmt: skip
+        packed = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+        return (
+            f'<figure class="lab" id="lab-{self.name}">'
+            f'<form class="controls" aria-label="Controls of the lab" hidden>'
+            f"{''.join(self._control(i, c) for i, c in enumerate(self.drawn['controls']))}"
+            '<button type="reset">Back to the start</button></form>'
+            f'{image}<figcaption aria-live="polite">{says}</figcaption>'
+            f'<p class="note">{count} positions, drawn ahead on the machine that made this '
+            "page's numbers. In the notebook every step is yours to take.</p>"
+            f'<script type="application/json">{packed}</script></figure>'
+        )
+
+    def _control(self, place, control):
+        name, labels = f"{self.name}-{place}", control["labels"]
+        start, says = control["start"], html.escape(control["label"])
+        if control["kind"] == "check" and len(labels) == 2:
+            on = " checked" * start
+            return f'<label><input type="checkbox" id="{name}"{on}> {says}</label>'
+        if control["kind"] == "slider":
+            words = html.escape(json.dumps(labels, ensure_ascii=False))
+            return (
+                f'<label for="{name}">{says} <output>{html.escape(labels[start])}</output>'
+                f'<input type="range" id="{name}" min="0" max="{len(labels) - 1}" '
+                f'value="{start}" data-labels="{words}" '
+                f'aria-valuetext="{html.escape(labels[start])}"></label>'
+            )
+        options = "".join(
+            f"<option{' selected' * (i == start)}>{html.escape(label)}</option>"
+            for i, label in enumerate(labels)
+        )
+        return (
+            f'<label for="{name}">{says} <select id="{name}">{options}</select></label>'
+        )
