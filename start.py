@@ -170,16 +170,18 @@ def silence_news(root):
 
 def lab_command(root, python, extra):
     """How JupyterLab is started on the reader's notebooks; it asks for its token."""
-    work = root / "work"
     command = [
         str(python),
         "-m",
         "jupyterlab",
-        "--ServerApp.root_dir=" + str(work),
+        "--ServerApp.root_dir=" + str(root),
+        "--ServerApp.preferred_dir=" + str(root / "work"),
+        # the rest of the course can be read there, and not be changed
+        "--ServerApp.contents_manager_class=utils.course.contents.Contents",
         "--ServerApp.answer_yes=True",
     ]  # one Ctrl-C ends it
-    if (work / "00_start_here.ipynb").exists():
-        command.append("--LabApp.default_url=/lab/tree/00_start_here.ipynb")
+    if (root / "work" / "00_start_here.ipynb").exists():
+        command.append("--LabApp.default_url=/lab/tree/work/00_start_here.ipynb")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # containers
     return command + list(extra)

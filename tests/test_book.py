@@ -23,7 +23,8 @@ HEAVIEST = 3_000_000  # bytes of a page with all its pictures, before a lab is t
 OPEN_ALL = (
     "() => document.querySelectorAll('details').forEach(fold => { fold.open = true })"
 )
-AXE = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+AXE = """async only => (await axe.run(
+        {exclude: only.shared}, {resultTypes: ["violations"], ...only.rules})).violations
     .filter(found => ["serious", "critical"].includes(found.impact))
     .map(found => `${found.id}: ${found.nodes.length} x ${found.nodes[0].html.slice(0, 160)}`)"""
 SCROLL = """async () => {
@@ -32,7 +33,7 @@ SCROLL = """async () => {
 }"""
 WIDEST = """() => [...document.querySelectorAll("main *")]
     .filter(part => part.getBoundingClientRect().right > innerWidth + 1
-        && !part.closest("pre, .wide, .katex, .unseen"))
+        && !part.closest("pre, .wide, .picture, .katex, .unseen"))
     .slice(0, 3).map(part => part.outerHTML.slice(0, 120))"""
 
 
@@ -103,6 +104,12 @@ def weight(site, page):
     return sum((site / path).stat().st_size for path in paths)
 
 
+def barriers(page, name, **rules):
+    "What axe-core finds. Code and formulas look alike everywhere: one page has them seen."
+    shared = [] if name == "01_descent" else [["pre"], [".katex"]]
+    return page.evaluate(AXE, {"shared": shared, "rules": rules})
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_sound(page, site, address, name):
     "Light, dark and narrow: no error, nothing from afar, no barrier, not too heavy."
@@ -112,14 +119,15 @@ def test_a_page_is_sound(page, site, address, name):
     assert weight(site, page) < HEAVIEST
     page.evaluate(OPEN_ALL)
     page.add_script_tag(content=maths.AXE.read_text(encoding="utf-8"))
-    assert page.evaluate(AXE) == [], "light"
+    assert barriers(page, name) == [], "light"
     page.get_by_role("button", name="Switch to the dark theme").click()
     assert page.evaluate("() => document.documentElement.dataset.theme") == "dark"
-    assert page.evaluate(AXE) == [], "dark"
+    assert barriers(page, name, runOnly=["color-contrast"]) == [], "dark"
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     assert page.evaluate(WIDEST) == []
-    assert page.evaluate(AXE) == [], "narrow"
+    narrow = ["scrollable-region-focusable", "target-size"]
+    assert barriers(page, name, runOnly=narrow) == [], "narrow"
     assert page.wrong == []
 
 
@@ -138,7 +146,7 @@ def test_every_lab_with_frames_moves_by_keyboard(page, site, address):
 def moves(page, lab):
     "Every control changes the frame; the sentence follows; the start comes back."
     image, caption = lab.locator("img"), lab.locator("figcaption")
-    face = caption.inner_text()
+    start = lab.get_attribute("data-frame")
     for control in lab.locator("input, select").all():
         before = lab.get_attribute("data-frame")
         control.focus()
@@ -161,8 +169,8 @@ def moves(page, lab):
         )
     lab.get_by_role("button", name="Back to the start").click()
     page.wait_for_function(
-        "([lab, says]) => lab.querySelector('figcaption').innerText === says",
-        arg=[lab.element_handle(), face],
+        "([lab, start]) => lab.dataset.frame === start",
+        arg=[lab.element_handle(), start],
     )
     return 1
 

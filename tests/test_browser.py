@@ -115,8 +115,6 @@ def lab(course):
         "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
     command = start.lab_command(course, sys.executable, options)
-    if not any("contents_manager_class" in word for word in command):
-        command = _with_the_course_as_root(command, course)
     with open(course / "lab.log", "w") as log:
         server = subprocess.Popen(
             command, env=environ, cwd=course, stdout=log, stderr=log
@@ -132,16 +130,6 @@ def lab(course):
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-
-
-def _with_the_course_as_root(command, course):
-    "What start.py is to say, so that solved chapters can be reached and not changed."
-    contents = "utils.course.contents.Contents"
-    kept = [w for w in command if "root_dir" not in w and "default_url" not in w]
-    return [
-        *kept, f"--ServerApp.root_dir={course}", "--ServerApp.preferred_dir=work",
-        f"--ServerApp.contents_manager_class={contents}",
-    ]  # fmt: skip
 
 
 def _wait_for(address, server, log, seconds=90):

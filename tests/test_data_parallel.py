@@ -154,6 +154,110 @@ def test_scores_over_uneven_ranks():
     assert ranks.run(fn, 3) == [0.8] * 3
 
 
+# ---- ranks that do not have the same model ----
+
+
+def odd_one(kind, rank, n):
+    "The last rank's network differs from the others': -> the network."
+    model = network()
+    if rank == n - 1:
+        if kind == "shape":
+            model[0] = nn.Linear(8, 6).double()  # as many numbers, in another shape
+        elif kind == "size":
+            model[2] = nn.Linear(8, 5).double()
+        elif kind == "dtype":
+            model[2] = nn.Linear(8, 4)
+        elif kind == "count":
+            model.append(nn.Linear(4, 4).double())
+        elif kind == "frozen":
+            model[0].weight.requires_grad_(False)
+    return model
+
+
+ODD = {
+    "shape": r"Tensor 1 is 0.weight \(8, 6\) of float64 on rank 0, and 0.weight \(6, 8\) "
+             "of float64 on rank {last}",
+    "size": r"Tensor 3 is 2.weight \(4, 8\) of float64 on rank 0, and 2.weight \(5, 8\)",
+    "dtype": r"Tensor 3 is 2.weight \(4, 8\) of float64 on rank 0, and .* of float32",
+    "count": r"Tensor 5 is nothing on rank 0, and 3.weight \(4, 4\) of float64 on rank "
+             r"{last} \(4 tensors, and 6\)",
+    "frozen": r"Tensor 1 is 0.weight \(8, 6\) of float64 on rank 0, and 0.bias \(8,\)",
+}  # fmt: skip
+FIRST = {
+    "Overlapped": course.Overlapped,
+    "average_gradients": course.average_gradients,
+    "synchronise": course.synchronise,
+    "SharedMemoryStep": course.SharedMemoryStep,
+}
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("kind", ODD)
+def test_ranks_that_disagree_are_told_in_a_rehearsal(first, kind):
+    if (first, kind) == ("synchronise", "frozen"):
+        pytest.skip("frozen ones are broadcast as well")
+    says = f"{first}: the ranks' models differ. {ODD[kind].replace('{last}', '2')}"
+    with pytest.raises(ValueError, match=says):
+        rehearse(lambda rank, n: FIRST[first](odd_one(kind, rank, n)), 3)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_ranks_that_disagree_are_told_on_every_rank(kind):
+    def fn(rank, n):
+        model, said = odd_one(kind, rank, n), []
+        for name, call in FIRST.items():
+            if (name, kind) != ("synchronise", "frozen"):
+                with pytest.raises(ValueError) as caught:
+                    call(model)
+                said.append(f"{caught.value}")
+        return said
+
+    for said in ranks.run(fn, 2):
+        for name, text in zip(
+            [k for k in FIRST if (k, kind) != ("synchronise", "frozen")], said
+        ):
+            whole = (
+                f"{name}: the ranks' models differ. {ODD[kind].replace('{last}', '1')}"
+            )
+            assert re.match(whole, text), text
+
+
+def test_shared_memory_in_a_rehearsal():
+    def fn(rank, n):
+        model = nn.Linear(2, 1, bias=False)
+        step = course.SharedMemoryStep(model)
+        step.backward(model(torch.full((1, 2), 1.0 + rank)).sum())
+        return model.weight.grad.tolist()
+
+    assert rehearse(fn, 3) == ranks.run(fn, 3) == [[[2.0, 2.0]]] * 3
+
+
+def test_what_is_agreed_upon_is_not_asked_again():
+    def fn(rank, n):
+        model, sent = network(), []
+        X, y = normal(4, 6), labels(4)
+        for _ in range(3):
+            F.cross_entropy(model(X), y).backward()
+            with ranks.traffic() as counted:
+                course.average_gradients(model)
+            sent.append(counted.wire)
+        return sent
+
+    first, second, third = ranks.run(fn, 2)[0]
+    if first is not None:
+        assert first > second == third
+
+
+def test_agreement_costs_no_call_in_a_rehearsal():
+    def fn(rank, n):
+        model = network()
+        model(normal(2, 6)).sum().backward()
+        course.average_gradients(model)
+
+    rehearse(fn, 2, calls=(calls := []))
+    assert [c.name for c in calls] == ["all_reduce"] * 2 * 4
+
+
 # ---- what real ranks do where the chapter says so ----
 
 

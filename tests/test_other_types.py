@@ -32,7 +32,7 @@ SLOW = {  # cells that meet no answer's result in a new way
     "stopping-figure row-gradients noise-run noise-figure lab",
     "13_gpu": "race vanish-run recover recover-figure bf16-prove bf16-speed mine machines",
     "16_collectives": "introduce processes on-processes real-deadlock own-weights "
-    "broadcast-real there-and-back prove-exact-run count-bytes same-errors fit-run "
+    "broadcast-real there-and-back prove-exact-run count-bytes same-errors steps-and-bytes fit-run "
     "fit-figure crossing-figure test-choice-run networks-figure networks-table "
     "reveal-cluster clusters-figure both-exact race-run race-figure",
     "24_quantization": "three-ways-show lab sabotage-run integer-price "

@@ -428,13 +428,17 @@ def survive(rank, n, victims, steps=6):
                 time.sleep(0.001)
             work.wait()
         except RuntimeError:
-            k += 1
-            alive = ranks.members(k)
             ranks.leave()
-            dist.init_process_group(
-                "gloo", store=ranks.store(k), rank=alive.index(rank),
-                world_size=len(alive),
-            )  # fmt: skip
+            while True:
+                k += 1
+                alive = ranks.members(k)
+                try:
+                    store = ranks.store(k)
+                except RuntimeError:  # another one has died
+                    continue
+                break
+            place = {"rank": alive.index(rank), "world_size": len(alive)}
+            dist.init_process_group("gloo", store=store, **place)
             least = torch.tensor([step])
             dist.all_reduce(least, op=dist.ReduceOp.MIN)
             step = int(least)
@@ -506,6 +510,29 @@ def test_a_survivor_that_waits_for_the_dead_is_told_so(impatient):
     error = failure(fn, 3, ranks.RankTimeout, may_die=True, within=40)
     first = str(error).splitlines()[0]
     assert "ranks 0 and 2 wait in members, rank 1 has died. Who talks" in first
+
+
+@linux
+def test_a_loss_while_they_meet_is_told_to_all_who_came():
+    def fn(rank, n):
+        dist.barrier()
+        ranks.leave()
+        if rank == 0:
+            os._exit(1)
+        ranks.members(1)
+        if rank == 1:
+            time.sleep(0.3)  # the others are there
+            os._exit(1)
+        with pytest.raises(
+            RuntimeError, match=r"a rank died while \[1, 2, 3\] met: try"
+        ):
+            ranks.store(1)
+        store = ranks.store(2)
+        store.set(str(rank), "came")
+        return store.get("2"), store.get("3"), ranks.members(2)
+
+    want = b"came", b"came", [2, 3]
+    assert ranks.run(fn, 4, may_die=True) == [None, None, want, want]
 
 
 def test_nobody_leaves_a_group_that_is_none():

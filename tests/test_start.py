@@ -213,7 +213,7 @@ def test_opening_fills_work_and_starts_jupyterlab(course):
     assert start.main(["--no-browser", "--port", "9999"], course) == 0
     fill, lab = calls(course)[-2:]
     assert fill == "-m utils.course.work"
-    assert lab.startswith(f"-m jupyterlab --ServerApp.root_dir={course / 'work'} ")
+    assert lab.startswith(f"-m jupyterlab --ServerApp.root_dir={course} ")
     assert lab.endswith(" --no-browser --port 9999")
 
 
@@ -227,13 +227,16 @@ def test_jupyterlab_is_not_started_when_work_cannot_be_filled(course):
 def test_the_command_of_jupyterlab(tmp_path, monkeypatch):
     command = start.lab_command(tmp_path, "py", ["--port", "1"])
     assert command[:3] == ["py", "-m", "jupyterlab"]
-    assert f"--ServerApp.root_dir={tmp_path / 'work'}" in command
+    assert f"--ServerApp.root_dir={tmp_path}" in command
+    assert f"--ServerApp.preferred_dir={tmp_path / 'work'}" in command
+    guard = "--ServerApp.contents_manager_class=utils.course.contents.Contents"
+    assert guard in command, "outside work/ a reader reads and changes nothing"
     assert not any("default_url" in word for word in command)
     assert not any("token" in word or "password" in word for word in command)
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "00_start_here.ipynb").write_text("")
     command = start.lab_command(tmp_path, "py", ["--port", "1"])
-    assert "--LabApp.default_url=/lab/tree/00_start_here.ipynb" in command
+    assert "--LabApp.default_url=/lab/tree/work/00_start_here.ipynb" in command
     assert command[-2:] == ["--port", "1"]
 
 

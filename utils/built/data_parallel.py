@@ -11,7 +11,7 @@ https://arxiv.org/abs/2006.15704, section 3.2.
 
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -339,18 +339,15 @@ class SharedMemoryStep:
 
 def _shared(shape, dtype):
     "A tensor that all ranks of this machine see; its file has no name for longer than needed."
-    numbers = math.prod(shape)
-    path, folder = [None], None
-    if dist.get_rank() == 0:
-        folder = shared_folder(numbers * dtype.itemsize)
-        path[0] = os.path.join(folder.name, "gradients")
-        with open(path[0], "wb") as file:
-            file.truncate(numbers * dtype.itemsize)
-    dist.broadcast_object_list(path, src=0)
-    # not torch.from_file: it hands the name to C++ as UTF-8, which a folder may not be
-    raw = np.memmap(path[0], np.uint8, "r+", shape=numbers * dtype.itemsize)
-    shared = torch.from_numpy(np.asarray(raw)).view(dtype)
-    dist.barrier()
-    if folder is not None:
-        folder.cleanup()
-    return shared.view(shape)
+    size = math.prod(shape) * dtype.itemsize
+    with shared_folder(size) if dist.get_rank() == 0 else nullcontext() as folder:
+        path = [None]
+        if folder is not None:
+            path[0] = os.path.join(folder, "gradients")
+            with open(path[0], "wb") as file:
+                file.truncate(size)
+        dist.broadcast_object_list(path, src=0)
+        # not torch.from_file: it gives the name to C++ as UTF-8, which it may not be
+        raw = np.memmap(path[0], np.uint8, "r+", shape=size)
+        dist.barrier()
+    return torch.from_numpy(np.asarray(raw)).view(dtype).view(shape)

@@ -11,6 +11,7 @@
   pack NAMES        read it back; outputs of cells that did not change are kept
   new NN_slug       a new chapter to begin from
   book [FOLDER]  the solved chapters as pages, into .book/site; nothing is executed
+  frames [NAMES]   draw the labs of solutions for the book, and write nothing else
   pictures    README's pictures anew, from the running course
   address URL       the public repository: writes badges and the first cells
   nbgrader NN FOLDER [EXERCISE=POINTS ...]   a chapter as an assignment of nbgrader
@@ -137,6 +138,7 @@ def execute(notebook, path):
         client.execute(env={**os.environ, **labs.drawing(path.stem)})
     except CellExecutionError as error:
         sys.exit(f"{path.relative_to(ROOT)} stopped; nothing was written.\n{error}")
+    labs.settle(path.stem, notebook.cells)
 
 
 def run_all(names, everything):
@@ -148,6 +150,19 @@ def run_all(names, everything):
             if lacks_a_chapter(start):
                 ran.append(run(start, everything=True))
     return any(ran)
+
+
+def draw_labs(names):
+    "Draw the labs of the named solutions for the book; their files stay as they are."
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(environment(folder))
+        for path in named(names):
+            notebook = nbformat.read(path, as_version=4)
+            if upto := labs.last(notebook.cells):
+                notebook.cells = notebook.cells[:upto]
+                began = time.perf_counter()
+                execute(notebook, path)
+                print(f"drew {path.stem} in {time.perf_counter() - began:.1f} s")
 
 
 def lacks_a_chapter(start):
@@ -321,7 +336,10 @@ def main(argv=None):
         prog="start.py author", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = "build run derive check test mutants text pack new book pictures address nbgrader"
+    commands = (
+        "build run derive check test mutants text pack new book frames pictures "
+        "address nbgrader"
+    )
     parser.add_argument("command", nargs="?", default="build", choices=commands.split())
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true", help="run: changed or not")
@@ -363,6 +381,8 @@ def main(argv=None):
             from utils.course.book import build
 
             return build.command(args.names, repository())
+        case "frames":
+            draw_labs(args.names)
         case "pictures":
             from utils.course.book import pictures
 

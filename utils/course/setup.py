@@ -203,6 +203,7 @@ def follow(child, log):
     except BaseException:
         child.terminate()
         end_child(child)
+        log.write(child.stdout.read().decode("utf-8", "replace"))  # not read yet
         raise
 
 

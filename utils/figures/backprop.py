@@ -174,6 +174,10 @@ def two_units(step=5, x=2.0, w2=1.5):
     )
 
 
+# the steps of its controls that the book shows (utils/course/book/frames.py)
+two_units.book = {"step": range(10), "x": [-3.0, -1.0, 1.0, 2.0]}
+
+
 def engine():
     "The nodes of (X @ W + b).relu().sum(): arrays, births, and what each rule hands back."
     graph = {  # name: what it was made from, and what its rule hands back there

@@ -200,6 +200,11 @@ def descent_path(X_N1, y_N, stable_rate):
             f"stable rate (lr = {rate:.2g}) on {how}: the loss ends at {told}."
         )
 
+    # the steps of its controls that the book shows (utils/course/book/frames.py)
+    draw.book = {
+        "share_of_the_cliff": [0.05, 0.25, 0.5, 0.75, 0.9, 1.0, 1.05],
+        "steps": [5, 30, 100],
+    }
     return draw
 
 

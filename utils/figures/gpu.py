@@ -168,6 +168,15 @@ def pipeline(load=6, copy=2, compute=3, workers=0, overlap=False):
     )
 
 
+# the steps of its controls that the book shows (utils/course/book/frames.py)
+pipeline.book = {
+    "load": [2, 6],
+    "copy": [2, 5],
+    "compute": [3, 8],
+    "workers": [0, 1, 2, 3, 4],
+}
+
+
 def race(rows):
     "Predicted and measured time per step, for each number of workers."
     fig, ax = plots.subplots(size=(6.6, 3))
@@ -249,6 +258,13 @@ def number(digits=3.1, power_of_ten=-5, scale=1):
     return fig, (
         f"The number {how} as sign, exponent and fraction bits in six formats; {gone}."
     )
+
+
+# the steps of its controls that the book shows (utils/course/book/frames.py)
+number.book = {
+    "digits": [1.0, 3.1],
+    "power_of_ten": [-12, -10, -9, -8, -7, -6, -5, -4, -2, 0, 2, 4, 6],
+}
 
 
 def _box(x, y, colour, filled):

@@ -180,6 +180,14 @@ def race(
     )
 
 
+# the steps of its controls that the book shows (utils/course/book/frames.py)
+race.book = {
+    "turned": [0, 45],
+    "share_of_the_cliff": [0.3, 0.9],
+    "adaptive_rate": [0.1, 0.3],
+}
+
+
 def sweep(scores, rates):
     "{rule: losses (rate, seed)}: validation loss against the rate, with the spread."
     fig, ax = plots.subplots(size=(7.4, 4))

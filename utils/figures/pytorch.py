@@ -129,6 +129,10 @@ def memory(view="x.T", row=1, column=2):
     )
 
 
+# the steps of its controls that the book shows (utils/course/book/frames.py)
+memory.book = {"row": [0, 1, 2, 5], "column": [0, 1, 2, 5]}
+
+
 def _cells(ax, values, chosen, seen=None):
     pale = values.astype(float)
     ax.imshow(pale, cmap="Blues", vmin=-6, vmax=44, aspect="auto")

@@ -132,6 +132,8 @@ def lab(digits):
             f"({floor:.1f} % in 32 bits)."
         )
 
+    # the steps of its controls that the book shows (utils/course/book/frames.py)
+    draw.book = {"bits": [2, 3, 4, 8], "clip_at": [0.1, 0.2, 0.4, 0.6, 0.8, 1.0]}
     return draw
 
 

@@ -49,13 +49,20 @@ def store(k):
         dist.init_process_group("gloo", store=ranks.store(k),
                                 rank=alive.index(me), world_size=len(alive))
 
-    Never that of an earlier try, whose keys are stale. Errors as in `members`.
+    Never that of an earlier try, whose keys are stale. Comes back on all of them when all
+    have asked for it; RuntimeError on all of them when one dies before: then k + 1 is the
+    next to try. Errors as in `members`.
     """
-    alive = members(k)
-    name, me = f"store.{k}", here["rank"]
+    alive, folder = members(k), here["folder"]
+    me, go, lost = here["rank"], folder / f"go.{k}", folder / f"members.{k + 1}"
     if me not in alive:
         raise RuntimeError(f"rank {me} is not among the members {alive} of loss {k}")
-    return between(here["folder"], name, len(alive), me == alive[0])
+    (folder / f"at.{k}.{me}").touch()
+    while not go.exists():
+        if lost.exists() and not go.exists():  # if at all, go came first
+            raise RuntimeError(f"a rank died while {alive} met: try members({k + 1})")
+        time.sleep(0.005)
+    return between(folder, f"store.{k}", len(alive), me == alive[0])
 
 
 def leave():
@@ -79,9 +86,29 @@ def leave():
     dist.destroy_process_group()
 
 
-def tell(folder, k, alive):
-    "The notebook's side: write who is there after the k-th loss."
-    write_whole(folder / f"members.{k}", json.dumps(sorted(alive)), lasting=False)
+class Arbiter:
+    "The notebook's side: says who is left, and when those can meet; nobody else does."
+
+    def __init__(self, folder, n):
+        self.folder, self.n, self.dead = folder, n, set()
+        self.k, self.waits = -1, False
+        self.tell(range(n))
+
+    def hear(self, over, dead):
+        "`over`: ranks that have returned or died."
+        if dead - self.dead:
+            self.dead = dead
+            self.tell(set(range(self.n)) - set(over))
+        files = (self.folder / f"at.{self.k}.{rank}" for rank in self.alive)
+        if self.waits and all(file.exists() for file in files):
+            (self.folder / f"go.{self.k}").touch()
+            self.waits = False
+
+    def tell(self, alive):
+        "One more list of members; from now on it is waited for until all have come."
+        self.k, self.alive, self.waits = self.k + 1, sorted(alive), True
+        text = json.dumps(self.alive)
+        write_whole(self.folder / f"members.{self.k}", text, lasting=False)
 
 
 def between(folder, name, n, host):

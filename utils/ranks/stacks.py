@@ -16,6 +16,7 @@ LIBRARY = re.compile(r"[/\\](torch|site-packages)[/\\]")
 OURS = {  # in which a rank waits for others
     ("meeting.py", "between"): "the meeting of all ranks",
     ("meeting.py", "members"): "members",
+    ("meeting.py", "store"): "store",
 }
 
 

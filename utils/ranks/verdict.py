@@ -47,15 +47,13 @@ def wait(crew, folder, n, timeout, may_die=False):
     Returns the set of the dead.
     """
     reports, until, still = {}, time.monotonic() + timeout, Stillness(crew, folder)
-    losses, dead = 0, set()
-    if may_die:
-        meeting.tell(folder, 0, range(n))
+    arbiter, dead = meeting.Arbiter(folder, n) if may_die else None, set()
     while len(reports) < n:
-        crew.wait(min(0.25, until - time.monotonic()))
+        crew.wait(min(0.02 if may_die else 0.25, until - time.monotonic()))
         _collect(reports, crew, folder, n)
-        if may_die and _dead(reports) - dead:
-            losses, dead = losses + 1, _dead(reports)
-            meeting.tell(folder, losses, set(range(n)) - set(reports))
+        if may_die:
+            dead = _dead(reports)
+            arbiter.hear(reports, dead)
         if _failed(reports, may_die) or len(dead) == n:
             raise _cause(reports, crew, folder, n, may_die and len(dead) < n)
         waiting = [rank for rank in range(n) if rank not in reports]

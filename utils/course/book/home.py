@@ -32,7 +32,7 @@ def page(formulas, book, url):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     draw = Page(formulas, "index", [c.name for c in book])
     known = {c.name: c for c in book}
-    parts = [_hero(book, url), _gallery(known), _lab(known), _cards(book, draw)]
+    parts = [_hero(book, url), _lab(known), _gallery(known), _cards(book, draw)]
     for name, heading in SECTIONS.items():
         if text := section(readme, name):
             drawn = draw.html(f"## {heading}\n\n{text}")
@@ -74,12 +74,18 @@ def _lab(known):
     return f'<h2 id="move">Move something</h2>{chapter.labs[0].html()}'
 
 
+def _first(chapter):
+    "The first sentence of a chapter's opening."
+    opening = chapter.cells[0].source.partition("\n")[2].strip()
+    return re.split(r"(?<=[.!?]) ", opening)[0]
+
+
 def _cards(book, draw):
     cards = []
     for chapter in book:
         will = re.search(r"\*\*You will\*\*: (.+)", chapter.cells[0].source)
         time = re.search(r"\*\*Time\*\*: (.+)", chapter.cells[0].source)
-        says = draw.html(f"You will {will[1].strip()}.") if will else ""
+        says = draw.html(f"You will {will[1].strip()}." if will else _first(chapter))
         how_long = f'<p class="time">{html.escape(time[1].strip())}</p>' if time else ""
         cards.append(
             f'<li><a href="{chapter.name}.html">{html.escape(chapter.title)}</a>'

@@ -2,6 +2,8 @@
 
 import html
 import json
+import re
+import shutil
 
 from utils.course.book import outputs
 from utils.course.book.frames import BYTES, cell_name
@@ -20,6 +22,29 @@ def drawing(chapter):
     }
 
 
+def settle(chapter, cells, kept=KEPT, shipped=SHIPPED):
+    "After a run: drop frames of cells that are gone, bring those that ship up to date."
+    new, old = kept / chapter, shipped / chapter
+    names = {cell_name(cell.source) for cell in cells}
+    for folder in new.glob("*/"):
+        if folder.name not in names:
+            shutil.rmtree(folder)
+    if old.exists() and new.exists() and _contents(new) != _contents(old):
+        shutil.rmtree(old)
+        shutil.copytree(new, old)
+        print(f"wrote {old}")
+
+
+def _contents(folder):
+    return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*.*")}
+
+
+def last(cells):
+    "How many cells it takes to reach the last lab; 0 where there is none."
+    found = [at for at, c in enumerate(cells, 1) if "plots.explore(" in c.source]
+    return max(found, default=0)
+
+
 def of(cell, chapter, face, places=PLACES):
     "The lab of a cell: with its frames where they were drawn and show the same lab."
     name, notes = cell_name(cell.source), []
@@ -32,10 +57,12 @@ def of(cell, chapter, face, places=PLACES):
             drawn = json.loads((folder / "lab.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        at = number(drawn["controls"], [c["start"] for c in drawn["controls"]])
-        if " ".join(drawn["says"][at].split()) != face.says:
-            notes.append("its frames are of another run: `author run` draws them anew")
+        says = _start(drawn)
+        if words(says) != words(face.says):
+            notes.append("its frames are of an older lab: `author frames` draws them")
             continue
+        if says != face.says:
+            notes.append("its frames are of another run than the chapter's outputs")
         size = sum((folder / file).stat().st_size for file in set(drawn["files"]))
         if size > BYTES:
             notes.append(
@@ -43,6 +70,17 @@ def of(cell, chapter, face, places=PLACES):
             )
         return Lab(chapter, name, face, drawn, folder, notes)
     return Lab(chapter, name, face, None, None, notes or ["no frames: it stands still"])
+
+
+def words(says):
+    "A lab's sentence without its numbers: what a new measurement leaves as it was."
+    return re.sub(r"[\d.,]+", "0", says)
+
+
+def _start(drawn):
+    "What the frame says at which a lab starts."
+    at = number(drawn["controls"], [c["start"] for c in drawn["controls"]])
+    return " ".join(drawn["says"][at].split())
 
 
 def number(controls, steps):
@@ -77,24 +115,30 @@ class Lab:
                 f'<figure class="lab still">{image}<figcaption>{says}</figcaption></figure>'
                 '<p class="note">This lab stands still here; in the notebook it moves.</p>'
             )
-        count = len(self.drawn["files"])
+        count, controls = len(self.drawn["files"]), self.drawn["controls"]
+        start = number(controls, [c["start"] for c in controls])
+        where = "on the machine that made this page's numbers"
+        if _start(self.drawn) != self.face.says:
+            where = "in another run than this page's numbers, which a machine decides"
         data = {
             "folder": f"labs/{self.name}/", "files": self.drawn["files"],
-            "says": self.drawn["says"], "steps": [len(c["labels"]) for c in self.drawn["controls"]],
+            "says": self.drawn["says"], "steps": [len(c["labels"]) for c in controls],
         }  # fmt: skip
         packed = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
         return (
-            f'<figure class="lab" id="lab-{self.name}">'
+            f'<figure class="lab" id="lab-{self.name}" data-frame="{start}">'
             f'<form class="controls" aria-label="Controls of the lab" hidden>'
-            f"{''.join(self._control(i, c) for i, c in enumerate(self.drawn['controls']))}"
+            f"{''.join(self._control(i, c) for i, c in enumerate(controls))}"
             '<button type="reset">Back to the start</button></form>'
             f'{image}<figcaption aria-live="polite">{says}</figcaption>'
-            f'<p class="note">{count} positions, drawn ahead on the machine that made this '
-            "page's numbers. In the notebook every step is yours to take.</p>"
+            f'<p class="note">{count} positions, drawn ahead {where}. In the notebook every '
+            "step is yours to take.</p>"
             f'<script type="application/json">{packed}</script></figure>'
         )
 
     def _control(self, place, control):
+        if len(control["labels"]) == 1:
+            return ""
         name, labels = f"{self.name}-{place}", control["labels"]
         start, says = control["start"], html.escape(control["label"])
         if control["kind"] == "check" and len(labels) == 2:

@@ -48,8 +48,9 @@ def image(picture, eager=False):
     "An <img> with its true alternative text and its size, so that nothing jumps."
     how = "" if eager else ' loading="lazy" decoding="async"'
     return (
-        f'<img src="{picture.file}" alt="{html.escape(picture.says)}" '
+        f'<div class="picture"><img src="{picture.file}" alt="{html.escape(picture.says)}" '
         f'width="{round(picture.width / 1.1)}" height="{round(picture.height / 1.1)}"{how}>'
+        "</div>"
     )
 
 

@@ -36,13 +36,14 @@ const wide = new ResizeObserver(seen => {
     if (target.scrollWidth > target.clientWidth + 1) {
       target.tabIndex = 0
       target.setAttribute("role", "region")
-      target.setAttribute("aria-label", target.tagName === "PRE" ? "code or output" : "table")
+      target.setAttribute("aria-label", target.className === "picture" ? "picture"
+        : target.tagName === "PRE" ? "code or output" : "table or formula")
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) target.removeAttribute(name)
     }
   }
 })
-for (const part of document.querySelectorAll("pre, .wide, .katex-display")) wide.observe(part)
+for (const part of document.querySelectorAll("pre, .wide, .picture, .katex-display")) wide.observe(part)
 
 // A place inside a fold opens it.
 const unfold = () => {
