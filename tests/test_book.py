@@ -31,6 +31,10 @@ SCROLL = """async () => {
     document.querySelectorAll("img").forEach(image => { image.loading = "eager" })
     await Promise.all([...document.images].map(image => image.decode()))
 }"""
+KEY = """control => control.type === "checkbox" ? "Space"
+    : control.type === "range" ? (control.value > 0 ? "ArrowLeft" : "ArrowRight")
+    : control.selectedIndex > 0 ? "ArrowUp" : "ArrowDown"
+"""
 WIDEST = """() => [...document.querySelectorAll("main *")]
     .filter(part => part.getBoundingClientRect().right > innerWidth + 1
         && !part.closest("pre, .wide, .picture, .katex, .unseen"))
@@ -149,14 +153,7 @@ def moves(page, lab):
     start = lab.get_attribute("data-frame")
     for control in lab.locator("input, select").all():
         before = lab.get_attribute("data-frame")
-        control.focus()
-        kind = control.get_attribute("type") or "menu"
-        keys = {"range": ("ArrowLeft", "ArrowRight"), "checkbox": ("Space",)}
-        for key in keys.get(kind, ("ArrowDown", "ArrowUp")):
-            control.press(key)
-            page.wait_for_timeout(60)
-            if lab.get_attribute("data-frame") != before:
-                break
+        control.press(control.evaluate(KEY))
         page.wait_for_function(
             "([lab, before]) => lab.dataset.frame !== before",
             arg=[lab.element_handle(), before],
