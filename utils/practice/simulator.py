@@ -198,6 +198,7 @@ class Rank(threading.Thread):
 
     def turn(self):
         "Called from outside: let the thread run until it waits or is over."
+        self.simulator.turns = self
         self.go.release()
         while not self.simulator.back.acquire(timeout=0.1):  # a signal may raise here
             pass
@@ -257,6 +258,7 @@ class Simulator:
 
     def _reset(self):
         self.stopped, self.back = False, threading.Semaphore(0)
+        self.turns = None  # whose turn it is, or was
         self.ranks, self.meetings = [], {}  # meetings of each group, in order
         self.time, self.messages, self.log = 0.0, 0, []
         self.sent, self.received = [0] * self.n, [0] * self.n
@@ -352,6 +354,11 @@ class Simulator:
     def _stop(self):
         "End every thread that is still there; one that computes is interrupted."
         self.stopped, rung = True, None
+        for rank in self.ranks:  # first, and quickly: a time limit may ring again
+            rank.go.release()
+        if self.turns is not None and self.turns.can_go_on():
+            with contextlib.suppress(ValueError):
+                raise_in(self.turns.ident, Stop)
         for _ in range(100):
             try:
                 if not self._end_threads():

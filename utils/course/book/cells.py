@@ -148,4 +148,5 @@ def _set_up(cells):
 def _plain(drawn):
     "HTML -> the words a search goes through."
     drawn = re.sub(r"<pre>.*?</pre>|\ue000\d+\ue001", " ", drawn, flags=re.S)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", drawn)).split())
+    plain = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", drawn)).split())
+    return re.sub(r" (?=[.,;:?!)]|'s\b)|(?<=\() ", "", plain)

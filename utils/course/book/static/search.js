@@ -29,8 +29,9 @@ const weigh = ({low: [, title, , heading, text]}, words) => {
 
 const excerpt = (text, words) => {
   const low = text.toLowerCase()
-  const at = Math.max(0, Math.min(...words.map(w => low.indexOf(w)).filter(i => i >= 0), low.length) - 50)
-  const piece = text.slice(at, at + 150)
+  const first = Math.min(...words.map(w => low.indexOf(w)).filter(i => i >= 0), low.length)
+  const at = first < 50 ? 0 : text.indexOf(" ", first - 50) + 1
+  const piece = text.slice(at, at + 150).replace(/ \S*$/, "")
   const shown = document.createElement("span")
   let rest = piece
   while (rest) {
