@@ -409,7 +409,9 @@ def copy(tmp_path_factory):
     shutil.copytree(author.ROOT / "utils", root / "utils", ignore=_no_cache)
     shutil.copytree(author.ROOT / "tests" / "guard", root / "tests" / "guard")
     shutil.copy(author.ROOT / "pyproject.toml", root)
-    (root / "README.md").write_text("<!-- map -->\n<!-- end of map -->\n")
+    names = ("map", "paths", "plan")
+    marks = "".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in names)
+    (root / "README.md").write_text(marks)
     marks = "<!-- minutes -->\n<!-- end of minutes -->\n"
     (root / "TEACHING.md").write_text(marks)
     (root / "solutions").mkdir()

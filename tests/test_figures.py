@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.figures import pytorch, quantization
+from utils.figures import data_parallel, pytorch, quantization
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,12 @@ def test_outliers_of_24():
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     figure, _ = quantization.outliers(model, net_of_digits())
     assert len(figure.axes) == 2
+
+
+def test_slips_of_17():
+    gaps = {"right": torch.full((9,), 1e-17), "no exchange": torch.ones(9)}
+    figure, _ = data_parallel.slips(gaps)
+    assert len(figure.axes[0].lines) == 2
 
 
 @pytest.mark.parametrize("view", pytorch.VIEWS)

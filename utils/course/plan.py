@@ -52,6 +52,8 @@ def path_rows():
     stand = {int(c["number"]): c for c in chapters() if c["stands"]}
     for name, (what, numbers) in PATHS.items():
         found = [stand[number] for number in numbers if number in stand]
+        if not found:
+            continue
         spent = [pages.minutes(f"{c['number']}_{c['slug']}")[:2] for c in found]
         read, solve = (sum(minutes) / 60 for minutes in zip(*spent))
         links = ", ".join(

@@ -130,7 +130,8 @@ def slips(gaps):
     for name, gap_T in gaps.items():
         colour = colours.get(name) or next(named)
         style = "--" if name == "no exchange" else "-"  # it may lie under another
-        (line,) = ax.semilogy(np.maximum(np.asarray(gap_T), 1e-17), style, color=colour)
+        gap_T = np.maximum(torch.as_tensor(gap_T).numpy(), 1e-17)
+        (line,) = ax.semilogy(gap_T, style, color=colour)
         ends[name] = (line, line.get_ydata()[-1])
     places = 10 ** _apart([np.log10(y) for _, y in ends.values()], 1.25)
     for (name, (line, y)), place in zip(ends.items(), places):

@@ -70,6 +70,7 @@ def fetch():
     if AXE.exists() and KATEX.exists() and have.read_text(encoding="utf-8") == locked:
         return
     command = [*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    command += ["--fetch-retries=1", "--fetch-timeout=30000"]
     HOME.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(NPM / name, HOME)
