@@ -1,6 +1,7 @@
 """The engine of chapter 03 against PyTorch, finite differences, and long graphs."""
 
 import gc
+import itertools
 import time
 import weakref
 
@@ -500,3 +501,62 @@ def test_both_scalar_engines_give_the_same_losses():
     ]  # fmt: skip
     losses = np.array([[loss for loss, _ in engine.run(4)] for engine in engines])
     np.testing.assert_allclose(losses[1:], losses[:1].repeat(2, 0), atol=1e-9)
+
+
+# ---- axes counted from the end, single numbers, NumPy's functions ----
+
+
+def test_transpose_has_torchs_gradient_for_every_permutation_and_sign():
+    rng, tried = np.random.default_rng(0), 0
+    for ndim in range(1, 5):
+        shape = (2, 3, 4, 5)[:ndim]
+        x, w = rng.normal(size=shape), rng.normal(size=shape)
+        for order in itertools.permutations(range(ndim)):
+            for signs in itertools.product((0, ndim), repeat=ndim):
+                axes = [axis - sign for axis, sign in zip(order, signs)]
+                ours = Tensor(x, requires_grad=True)
+                weights = w.transpose(axes)
+                (ours.transpose(*axes) * weights).sum().backward()
+                theirs = torch.tensor(x, requires_grad=True)
+                (theirs.permute(axes) * torch.tensor(weights.copy())).sum().backward()
+                assert np.allclose(ours.grad, theirs.grad.numpy(), atol=1e-12)
+                tried += 1
+    assert tried == 2 + 2 * 4 + 6 * 8 + 24 * 16
+
+
+@pytest.mark.parametrize("name", ["sum", "mean"])
+@pytest.mark.parametrize("axis", [None, -1, 0])
+@pytest.mark.parametrize("keepdims", [True, False])
+def test_a_single_number_can_be_summed_along_an_axis(name, axis, keepdims):
+    x = Tensor(3.0, requires_grad=True)
+    out = getattr(x, name)(axis, keepdims)
+    out.backward()
+    assert (out.item(), x.grad.shape, x.grad.item()) == (3.0, (), 1.0)
+
+
+NUMPY = {
+    "asarray": np.asarray,
+    "dot": lambda t: np.dot(t, np.ones(2)),
+    "where": lambda t: np.where(np.ones(2, bool), t, 0.0),
+    "concatenate": lambda t: np.concatenate([t, t]),
+    "stack": lambda t: np.stack([t, t]),
+    "clip": lambda t: np.clip(t, 0, 1),
+    "einsum": lambda t: np.einsum("i->", t),
+    "sum": lambda t: np.sum(t),
+    "outer": lambda t: np.outer(t, t),
+    "linalg": lambda t: np.linalg.norm(t),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_numpy_never_drops_a_history_silently(name):
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    for tensor in (x, x * 2):
+        try:
+            out = NUMPY[name](tensor)
+        except TypeError:
+            continue
+        assert isinstance(out, Tensor), "the Tensor's own method answered"
+    with pytest.raises(TypeError, match=r"take its values alone, t\.data"):
+        np.asarray(x)
+    assert np.asarray(Tensor([1.0, 2.0])).tolist() == [1.0, 2.0], "nothing is lost here"

@@ -94,12 +94,15 @@ def page(browser):
         "console",
         lambda m: m.type in ("error", "warning") and page.wrong.append(m.text),
     )
-    page.on(
-        "requestfailed", lambda request: page.wrong.append(f"failed: {request.url}")
-    )
+    page.on("requestfailed", lambda request: failed(page, request))
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
     context.close()
+
+
+def failed(page, request):
+    if request.failure != "net::ERR_ABORTED":  # which is what leaving a page does
+        page.wrong.append(f"{request.failure}: {request.url}")
 
 
 def weight(site, page):

@@ -9,10 +9,21 @@ from types import SimpleNamespace
 import ipywidgets
 import numpy as np
 import pytest
+from PIL import Image
 
 from utils import plots
 from utils.course import notebooks, pages
-from utils.course.book import build, frames, grid, home, labs, maths, outputs, text
+from utils.course.book import (
+    build,
+    frames,
+    grid,
+    home,
+    labs,
+    maths,
+    outputs,
+    pictures,
+    text,
+)
 from utils.course.book.cells import Chapter
 from utils.course.book.fingerprint import fingerprint
 
@@ -378,6 +389,17 @@ def test_pictures_of_the_first_page_are_there():
     for name, cell in home.GALLERY:
         source = (labs.ROOT / "solutions" / f"{name}.ipynb").read_text(encoding="utf-8")
         assert f'"id": "{cell}"' in source, "choose another picture in home.GALLERY"
+
+
+def test_a_picture_is_written_only_where_it_changed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pictures, "ROOT", tmp_path)
+    shot, target = tmp_path / "shot.png", tmp_path / "lab.png"
+    Image.new("RGB", (40, 30), "navy").save(shot)
+    pictures.keep(shot, target)
+    with Image.open(target) as kept:
+        assert kept.size == (40, 30) and "wrote" in capsys.readouterr().out
+    pictures.keep(shot, target)
+    assert capsys.readouterr().out == ""
 
 
 def test_without_node_one_sentence_says_what_is_missing(monkeypatch):

@@ -207,12 +207,14 @@ def rewrite(page, cell, source):
     return page.locator(f"[data-cell={cell}-check] .jp-OutputArea").first
 
 
-def picture(page, name):
-    "Keep a screenshot where the environment asks for them."
+def picture(page, name, high=900):
+    "Keep a screenshot where the environment asks for them; high: of the window."
     if folder := os.environ.get("COURSE_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
+        page.set_viewport_size({"width": 1180, "height": high})
         page.wait_for_timeout(400)
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
+        page.set_viewport_size({"width": 1180, "height": 900})
 
 
 def test_opening_changes_nothing_and_shows_the_first_picture(page, lab):
@@ -237,7 +239,7 @@ def test_untouched_chapter_runs_to_its_end(page):
     assert sum("image/png" in out.get("data", {}) for _, out in found) >= 6
     assert page.locator("text=Would you like").count() == 0, "a news pop-up is open"
     page.evaluate(SELECT, "title")
-    picture(page, "chapter")
+    picture(page, "chapter", high=1250)
 
 
 def test_wrong_then_hint_then_right(page, course):

@@ -400,3 +400,36 @@ def test_as_a_command_it_says_what_is_wrong_in_one_line(tmp_path):
     done = copy_of_the_module(tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "chapters" in done.stderr
+
+
+def test_two_fills_at_once_agree(tmp_path):
+    """Twenty rounds of two processes: an untouched chapter stays the course's own."""
+    for number in range(20):
+        root = tmp_path / str(number)
+        (root / "chapters").mkdir(parents=True)
+        for name in ("01_a", "02_b", "03_c"):
+            (root / "chapters" / f"{name}.ipynb").write_text(notebook("one", name))
+        fill = f"from utils.course import work; print(work.fill({str(root)!r}))"
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", fill],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        assert [process.communicate()[0] for process in both] == ["[]\n"] * 2
+        for chapter in (root / "chapters").iterdir():
+            chapter.write_text(notebook("two", chapter.stem))
+        assert work.fill(root) == [], "an untouched copy follows the course"
+        assert {p.suffix for p in (root / "work").glob("[!.]*")} == {".ipynb"}
+        assert not list((root / "work").glob("*.new.ipynb"))
+
+
+def test_a_fill_that_waits_too_long_says_who_holds_the_lock(tmp_path):
+    (tmp_path / "work").mkdir()
+    with work.alone(tmp_path / "work"):  # noqa: SIM117
+        with pytest.raises(work.WorkError, match="Another start"):
+            with work.alone(tmp_path / "work", patience=0.1):
+                pass

@@ -18,7 +18,9 @@ def as_array(x):
     ValueError for rows of different lengths.
     """
     if isinstance(x, (list, tuple)):
-        x = [as_array(item) if hasattr(item, "detach") else item for item in x]
+        x = [as_array(item) if _holds_values(item) else item for item in x]
+    if isinstance(getattr(x, "data", None), np.ndarray):  # the course's own Tensor
+        x = x.data
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         with suppress(TypeError):
@@ -28,6 +30,13 @@ def as_array(x):
         return np.asarray(x)
     except ValueError:
         raise ValueError("rows of different lengths are no array") from None
+
+
+def _holds_values(item):
+    "Whether something is a tensor, torch's or the course's own."
+    return hasattr(item, "detach") or isinstance(
+        getattr(item, "data", None), np.ndarray
+    )
 
 
 def close(name, ours, theirs, hint="", atol=1e-6):

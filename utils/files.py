@@ -5,6 +5,7 @@ away. Standard library only: start.py's side of the course uses this before pack
 there.
 """
 
+import errno
 import itertools
 import os
 import platform
@@ -46,6 +47,23 @@ def write_whole(path, content, lasting=True):
     "Write bytes or text (UTF-8) at one stroke: all of it or nothing."
     with whole(path, lasting) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def try_lock(file):
+    "Take the lock of an open file until it closes; False when another process holds it."
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
 
 
 # ---- whose is it, and does its owner live? ----

@@ -204,6 +204,11 @@ class Tensor:
         self.grad = None
 
     def __array__(self, dtype=None, copy=None):
+        if self.requires_grad:  # np.dot, np.where ... would drop the history silently
+            raise TypeError(
+                "NumPy keeps no history: call the Tensor's own methods, or take its "
+                "values alone, t.data"
+            )
         return np.array(self._data, dtype) if copy or dtype else self._data
 
     # ---- arithmetic ----
@@ -291,6 +296,7 @@ class Tensor:
     def sum(self, axis=None, keepdims=False):
         "The sum of all elements, or along one axis or several."
         out = self._data.sum(axis=axis, keepdims=keepdims)
+        axis = axis if self.ndim else None  # the one element of a single number
 
         def rule(g, inputs, out):
             return (sum_backward(g, inputs[0]._data.shape, None if keepdims else axis),)
@@ -326,7 +332,7 @@ class Tensor:
             raise ValueError(
                 f"transpose: {axes} is no order of the {self.ndim} axes of {self.shape}"
             ) from None
-        back = np.argsort(axes) if axes else None
+        back = np.argsort([axis % self.ndim for axis in axes]) if axes else None
 
         def rule(g, inputs, out):
             return (g.transpose(back),)

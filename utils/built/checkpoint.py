@@ -5,7 +5,9 @@
 
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,11 +20,15 @@ def save_checkpoint(path, state):
     "Write `state` so that `path` is a whole file at every moment: the old or the new."
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:  # a full disk, a value that cannot be saved
+        part.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path, device="cpu"):
@@ -40,6 +46,7 @@ def load_checkpoint(path, device="cpu"):
         )
     if not is_archive:
         raise ValueError(f"{path.name} is no checkpoint: torch.save did not write it")
+    _refuse_flipped_bits(path)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
@@ -51,6 +58,20 @@ def load_checkpoint(path, device="cpu"):
         raise ValueError(
             f"{path.name} is damaged: parts of it are missing. Use the one before"
         ) from None
+
+
+def _refuse_flipped_bits(path):
+    "torch.load does not ask the checksums that stand in the file."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError,
+            OSError, RuntimeError, struct.error):  # fmt: skip
+        bad = "the archive"
+    if bad:
+        raise ValueError(
+            f"{path.name} is damaged: {bad} does not fit its checksum. Use the one before"
+        )
 
 
 # ---- a run ----
@@ -115,6 +136,7 @@ class Run:
     def load(self, path):
         "Go back to a checkpoint -> the random state, to be set last."
         state = load_checkpoint(path)
+        self._refuse_another(Path(path).name, state)
         order = self.batches.sampler.describe()
         if state["order"] != order:
             raise ValueError(
@@ -130,6 +152,40 @@ class Run:
         self.epoch, self.done = state["at"]["epoch"], state["at"]["done"]
         self.history, self.best = History(**state["history"]), state["best"]
         return state["random"]
+
+    def _refuse_another(self, name, state):
+        "Look at all of a checkpoint before anything is changed."
+        parts = {"model": dict, "optimizer": dict, "order": dict, "at": dict,
+                 "random": dict, "history": dict}  # fmt: skip
+        lacking = [key for key in (*parts, "scheduler", "best")
+                   if not isinstance(state, dict) or key not in state]  # fmt: skip
+        wrong = [key for key, kind in parts.items()
+                 if key not in lacking and not isinstance(state[key], kind)]  # fmt: skip
+        if lacking or wrong:
+            raise ValueError(
+                f"{name} was not written by train.fit: without {', '.join(lacking or wrong)} "
+                "a run cannot go on"
+            )
+        mine, theirs = self.model.state_dict(), state["model"]
+        other = [key for key in {**mine, **theirs}
+                 if getattr(mine.get(key), "shape", key)
+                 != getattr(theirs.get(key), "shape", None)]  # fmt: skip
+        if other:
+            raise ValueError(f"{name} holds another model: see its {other[0]!r}")
+        groups = state["optimizer"].get("param_groups", [])
+        mine = [len(g["params"]) for g in self.optimizer.param_groups]
+        if mine != [len(g.get("params", ())) for g in groups]:
+            raise ValueError(f"{name} holds the state of another optimizer")
+        own = set(self.optimizer.param_groups[0])
+        if own != set(groups[0]):
+            raise ValueError(
+                f"{name} holds the state of another kind of optimizer: "
+                f"{', '.join(sorted(own ^ set(groups[0])))}"
+            )
+        if set(state["at"]) != {"epoch", "done"} or set(state["history"]) != set(
+            asdict(History())
+        ):
+            raise ValueError(f"{name} was written by another version of train.fit")
 
 
 def _copy(state):

@@ -3,7 +3,6 @@
 Standard library only, and an old Python must be able to load it.
 """
 
-import errno
 import importlib.util
 import os
 import re
@@ -19,6 +18,7 @@ from utils.course import sentences
 from utils.course.packages import everything, models, read
 from utils.course.sentences import Problem, dotted, explain, say
 from utils.course.venv import OURS, child_env, python_of, stamps, state, venv_of
+from utils.files import try_lock
 
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 WAIT = 3600  # seconds to wait for another set-up of this folder
@@ -49,23 +49,6 @@ def check_length(root):
             f"{LONGEST_ROOT}: move it to a folder with a shorter name, such as "
             r"C:\course, then start again."
         )
-
-
-def try_lock(file):
-    """Take the lock of an open file; False when another process holds it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True
 
 
 @contextmanager

@@ -9,14 +9,17 @@ import hashlib
 import json
 import os
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from utils.files import ROOT, write_whole
+from utils.files import ROOT, try_lock, write_whole
 
 # Which versions of the course each file in work/ was given; "coming" is the one whose
 # copying has begun, "offered" the one that lies beside the reader's own:
 # {"NAME.ipynb": {"given": [fingerprint, ...], "coming": ..., "offered": ...}}
 BOOK = ".copied.json"
+LOCK = ".copied.lock"
 
 
 class WorkError(Exception):
@@ -175,13 +178,28 @@ def make_work(root):
     return chapters, work
 
 
+@contextmanager
+def alone(work, patience=60):
+    """One fill of a work/ at a time; the system frees the lock when its holder dies."""
+    with (work / LOCK).open("a") as file:
+        end = time.monotonic() + patience
+        while not try_lock(file):
+            if time.monotonic() > end:
+                raise WorkError(
+                    f"Another start.py is still filling {work}: end it, then start again."
+                )
+            time.sleep(0.05)
+        yield
+
+
 def fill(root):
     """Bring work/ up to date with chapters/; the sentences a reader should see."""
     try:
         chapters, work = make_work(Path(root))
-        book, said = read_book(work)
-        for chapter in sorted(chapters.glob("*.ipynb")):
-            said.append(fill_one(chapter, work / chapter.name, book))
+        with alone(work):
+            book, said = read_book(work)
+            for chapter in sorted(chapters.glob("*.ipynb")):
+                said.append(fill_one(chapter, work / chapter.name, book))
     except OSError as error:
         reason = error.strerror or error
         raise WorkError(

@@ -119,7 +119,7 @@ class Lab:
         start = number(controls, [c["start"] for c in controls])
         where = "on the machine that made this page's numbers"
         if _start(self.drawn) != self.face.says:
-            where = "in another run than this page's numbers, which a machine decides"
+            where = "in another run, whose measured numbers differ from this page's"
         data = {
             "folder": f"labs/{self.name}/", "files": self.drawn["files"],
             "says": self.drawn["says"], "steps": [len(c["labels"]) for c in controls],

@@ -67,7 +67,8 @@ def fetch():
     "Fetch the pinned packages from npm, once."
     locked = (NPM / "package-lock.json").read_text(encoding="utf-8")
     have = HOME / "package-lock.json"
-    if AXE.exists() and KATEX.exists() and have.read_text(encoding="utf-8") == locked:
+    there = all(file.exists() for file in (AXE, KATEX, have))
+    if there and have.read_text(encoding="utf-8") == locked:
         return
     command = [*npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     command += ["--fetch-retries=1", "--fetch-timeout=30000"]

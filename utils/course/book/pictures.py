@@ -33,11 +33,22 @@ def command():
     return 0
 
 
+def inside(size):
+    "(left, top, right, bottom) of the notebook in JupyterLab's window of this size."
+    wide, high = size
+    return (285, 60, wide - 20, high - 32) if wide > 600 else (0, 0, wide, high)
+
+
 def keep(shot, target):
-    "A screenshot with 256 colours, a third of the bytes, where it changed."
+    "The notebook of a screenshot, with 256 colours for its bytes' sake, where it changed."
     from PIL import Image
 
-    few = Image.open(shot).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with Image.open(shot) as full:
+        few = (
+            full.convert("RGB")
+            .crop(inside(full.size))
+            .quantize(256, dither=Image.Dither.NONE)
+        )
     if target.exists():
         with Image.open(target) as before:
             same = before.size == few.size and (

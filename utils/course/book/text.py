@@ -74,7 +74,10 @@ class Page:
 
     def html(self, source):
         "Markdown -> HTML."
-        return self.draw(TOKENS.sub(self._aside, source))
+        drawn = self.draw(TOKENS.sub(self._aside, source))
+        return re.sub(
+            r"<table>.*?</table>", r'<div class="wide">\g<0></div>', drawn, flags=re.S
+        )
 
     def _aside(self, found):
         if found["block"] is not None:
