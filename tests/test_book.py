@@ -55,7 +55,7 @@ def site(tmp_path_factory):
         pytest.skip("no Chromium or Chrome is installed; start.py doctor says how")
     folder = tmp_path_factory.mktemp("book") / "site"
     try:
-        build.build(folder)
+        build.build(folder, "https://github.com/owner/course")
     except maths.MissingError as missing:
         pytest.skip(str(missing))
     return folder

@@ -421,3 +421,9 @@ def test_npm_without_a_network_is_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(maths.MissingError, match="needs a network"):
         maths.fetch()
     assert not (tmp_path / "package-lock.json").exists()
+
+
+def test_a_chapter_leads_to_the_book_once_its_address_is_known():
+    line = notebooks.with_link("# T", "07_x.ipynb", "https://o.github.io/n/")
+    assert "(https://o.github.io/n/07_x.html)" in line and "solutions/" not in line
+    assert notebooks.with_link(line, "07_x.ipynb", "https://o.github.io/n/") == line

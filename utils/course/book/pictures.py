@@ -36,7 +36,7 @@ def command():
 def inside(size):
     "(left, top, right, bottom) of the notebook in JupyterLab's window of this size."
     wide, high = size
-    return (285, 60, wide - 20, high - 32) if wide > 600 else (0, 0, wide, high)
+    return (291, 60, wide - 40, high - 32) if wide > 600 else (0, 0, wide, high)
 
 
 def keep(shot, target):
