@@ -58,8 +58,8 @@ def work(slug, name, first):
 class Worker:
     "A process that judges one exercise's mutants, begun again behind one that broke it."
 
-    def __init__(self, slug, name, whats):
-        self.slug, self.name, self.whats, self.verdicts = slug, name, whats, {}
+    def __init__(self, slug, name, changes):
+        self.slug, self.name, self.changes, self.verdicts = slug, name, changes, {}
         self.start()
 
     def start(self):
@@ -84,7 +84,7 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        left = [what for what in self.whats if what not in self.verdicts]
+        left = [what for what in self.changes if what not in self.verdicts]
         if left:
             self.verdicts[left[0]] = how
         if left[1:]:
@@ -100,8 +100,8 @@ def judge(slug, names=(), workers=None, tell=lambda text: None):
     found, ready, busy = {}, selectors.DefaultSelector(), 0
 
     def begin():
-        name, whats = waiting.popleft()
-        worker = Worker(slug, name, whats)
+        name, changes = waiting.popleft()
+        worker = Worker(slug, name, changes)
         ready.register(worker.process.stdout, selectors.EVENT_READ, worker)
 
     try:

@@ -1490,7 +1490,7 @@ class Impatient(_Stopper):
 @ex.EarlyStopping.slip(
     "It says stop only once: `patience` epochs or more are enough, >=."
 )
-class OnlyOnce(_Stopper):
+class JustOnce(_Stopper):
     def update(self, loss, weights):
         _Stopper.update(self, loss, weights)
         return self.waited == self.patience
