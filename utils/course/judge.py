@@ -262,4 +262,6 @@ def _environment(desk):
     kept = {name: os.environ[name] for name in KEPT.split() if name in os.environ}
     own = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), str(desk))
     own |= {"MPLCONFIGDIR": str(desk), "MPLBACKEND": "agg", "COURSE_PROGRESS": "off"}
+    if os.name != "nt":  # where a PATH finds programs, not libraries too
+        own["PATH"] = os.defpath
     return {**kept, **own}
