@@ -193,8 +193,16 @@ class Rank(threading.Thread):
         except BaseException as error:  # told in the thread that gives the turns
             self.error = error
         finally:
-            self.over = True
-            self.simulator.back.release()
+            self._end()
+
+    def _end(self):
+        "Be over; a Stop that was on its way lands here, and not behind the last line."
+        for _ in range(3):
+            with contextlib.suppress(Stop):
+                self.over = True
+                for _ in range(100):
+                    pass
+        self.simulator.back.release()
 
     def turn(self):
         "Called from outside: let the thread run until it waits or is over."
@@ -359,22 +367,22 @@ class Simulator:
         if self.turns is not None and self.turns.can_go_on():
             with contextlib.suppress(ValueError):
                 raise_in(self.turns.ident, Stop)
-        for _ in range(100):
+        for number in range(100):
             try:
-                if not self._end_threads():
+                if not self._end_threads(patient=number < 5):
                     break
             except BaseException as error:  # a time limit that rings again: not now
                 rung = error
         if rung is not None:
             raise rung
 
-    def _end_threads(self):
-        "One try: -> whether any was still there."
+    def _end_threads(self, patient):
+        "One try: -> whether any was still there. patient: most end by themselves."
         alive = [rank for rank in self.ranks if rank.is_alive()]
         for rank in alive:
             rank.go.release()
             rank.join(0.001)
-            if rank.is_alive() and not rank.over:
+            if not patient and rank.is_alive() and not rank.over:
                 with contextlib.suppress(ValueError):
                     raise_in(rank.ident, Stop)
         for rank in alive:
