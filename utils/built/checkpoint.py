@@ -3,7 +3,6 @@
 `save_checkpoint` and `load_checkpoint` know files, `Run` what a run of `train.fit` remembers.
 """
 
-import os
 import pickle
 import struct
 import zipfile
@@ -13,22 +12,15 @@ from pathlib import Path
 
 import torch
 
+from utils.files import whole
+
 # ---- files ----
 
 
 def save_checkpoint(path, state):
     "Write `state` so that `path` is a whole file at every moment: the old or the new."
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:  # a full disk, a value that cannot be saved
-        part.unlink(missing_ok=True)
-        raise
+    with whole(path) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path, device="cpu"):
