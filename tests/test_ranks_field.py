@@ -499,6 +499,27 @@ def test_when_all_have_died_nobody_goes_on():
     assert error.kind == "died" and "exit code 3" in str(error)
 
 
+class DiesOnTheWay:
+    "A function whose arrival kills rank 1, before the ranks have met."
+
+    def __setstate__(self, state):
+        if os.environ.get("RANK") == "1":
+            os._exit(3)
+
+    def __getstate__(self):
+        return {"any": "state"}
+
+    def __call__(self, rank, n):
+        return rank
+
+
+@linux
+def test_who_dies_before_they_meet_is_the_cause(impatient):
+    error = failure(DiesOnTheWay(), 3, may_die=True, within=40)
+    assert (error.kind, error.rank) == ("died", 1)
+    assert str(error).startswith("rank 1 ended with exit code 3 before it returned")
+
+
 @linux
 def test_a_survivor_that_waits_for_the_dead_is_told_so(impatient):
     def fn(rank, n):

@@ -60,6 +60,8 @@ def wait(crew, folder, n, timeout, may_die=False):
         if waiting and time.monotonic() > until:
             raise _too_late(reports, waiting, crew, folder, timeout)
         if seen := still.since(waiting):
+            if dead and all(map(stacks.joins, seen.values())):  # it never came to them
+                raise _cause(reports, crew, folder, n)
             raise _deadlock(seen, reports)
     return dead
 
@@ -119,9 +121,11 @@ def _cause(reports, crew, folder, n, may_die=False):
             break
         crew.wait(left)
         _collect(reports, crew, folder, n)
+    failed = _failed(reports, may_die)
+    if all(reports[r]["kind"] == "join" and _is_echo(reports[r]) for r in failed):
+        failed = _failed(reports)  # a death while they joined: nobody could go on
     first, *others = sorted(
-        _failed(reports, may_die),
-        key=lambda r: (_is_echo(reports[r]), reports[r]["when"]),
+        failed, key=lambda r: (_is_echo(reports[r]), reports[r]["when"])
     )
     report = reports[first]
     message = f"rank {first} {report['what']}"
@@ -129,7 +133,7 @@ def _cause(reports, crew, folder, n, may_die=False):
     if others:
         r = others[0]
         message += f"\n{_and(others)} failed too; rank {r} {_first_line(reports[r])}"
-    if may_die and (dead := _dead(reports)):
+    if may_die and first not in (dead := _dead(reports)) and dead:
         message += f"\n{_and(dead)} had died, and fn does not go on without"
     if report["traceback"]:
         message += f"\n\nOn rank {first}:\n{report['traceback'].rstrip()}"
