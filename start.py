@@ -8,6 +8,7 @@ ones will do: no f-strings here.
 """
 
 import os
+import shutil
 import sys
 
 if sys.hexversion < 0x03060000:  # what it imports further down would not load
@@ -281,6 +282,8 @@ def dispatch(argv, root):
     from utils.course.setup import prepare  # now that this Python will do
 
     lists = LISTS.get(command, ())
+    if command == "author" and rest[:1] == ["book"] and not shutil.which("npm"):
+        lists += ("book",)  # Node, which sets the formulas
     if here:
         needed = "jupyterlab" if command == "open" else "torch"
         python = python_here(root, needed, lists)

@@ -304,6 +304,26 @@ def test_here_uses_this_python_and_makes_nothing(course, monkeypatch, argv):
     assert not (course / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("argv", "npm", "wanted"),
+    [
+        (["author", "book"], None, ("authors", "extras", "book")),
+        (["author", "book"], "/bin/npm", ("authors", "extras")),
+        (["author", "run", "03"], None, ("authors", "extras")),
+    ],
+)
+def test_the_book_adds_node_where_there_is_none(course, monkeypatch, argv, npm, wanted):
+    asked = []
+    monkeypatch.setattr(start.shutil, "which", lambda name: npm)
+    monkeypatch.setattr(start, "check_command", lambda *_: None)
+    monkeypatch.setattr(
+        start, "python_here", lambda root, needed, lists: asked.append(lists) or "py"
+    )
+    monkeypatch.setattr(start, "run", lambda *call: 0)
+    assert start.main(["--here", *argv], course) == 0
+    assert asked == [wanted]
+
+
 def test_here_opens_jupyterlab(course, monkeypatch):
     ran = []
     monkeypatch.delenv("JUPYTERHUB_USER", raising=False)
