@@ -225,7 +225,7 @@ def test_a_limit_inside_a_limit(call):
         return inner
 
     said, took = call(limited, 0.3, both)
-    assert said is TimeLimit and 0.3 <= took < 1
+    assert said is TimeLimit and 0.3 <= took < 3  # patience: at most 6 * 0.3 s
 
 
 def test_an_outer_limit_that_passes_meanwhile_is_still_told():
@@ -320,13 +320,13 @@ def starved(answer, seconds):
 
 def test_a_busy_machine_makes_no_answer_slow():
     def answer():
-        end = time.process_time() + 0.3
+        end = time.process_time() + 0.5
         while time.process_time() < end:
             pass
         return "in time"
 
-    said, took = starved(answer, 0.6)
-    assert said == "in time" and took > 0.7, "by the wall's clock it was late"
+    said, took = starved(answer, 0.9)
+    assert said == "in time" and took > 0.9, "by the wall's clock it was late"
 
 
 def test_a_busy_machine_does_not_save_an_endless_loop():
