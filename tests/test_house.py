@@ -16,6 +16,8 @@ NOT_CHAPTERS = {
     "measure",
     "recordings",
     "machine",
+    "apart",
+    "findings",
 }
 
 

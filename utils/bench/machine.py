@@ -72,6 +72,31 @@ def _driver():
         return None
 
 
+def clocks():
+    "MHz, watts and degrees that nvidia-smi reads now; None where it cannot be asked."
+    names = {"sm_mhz": "clocks.sm", "memory_mhz": "clocks.mem", "watts": "power.draw",
+             "watts_at_most": "power.limit", "celsius": "temperature.gpu"}  # fmt: skip
+    query = [f"--query-gpu={','.join(names.values())}", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(
+            ["nvidia-smi", *query], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = said.stdout.split("\n")[0].split(",")
+    if said.returncode or len(values) != len(names):
+        return None
+    return {name: _number(value) for name, value in zip(names, values)}
+
+
+def _number(text):
+    "A float; None for what nvidia-smi does not know."
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def machine(dev):
     "What was measured: processor, cores, accelerator, versions; no host name, no path."
     import torch
@@ -87,7 +112,15 @@ def machine(dev):
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "triton": _version("triton"),
     }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def in_one_line():

@@ -1,7 +1,8 @@
 """What `python3 start.py measure` recorded, read again; and the form of such a file.
 
-A recording is {format, machine, date, commit, ..., rows}; a row is {what, labels ...,
-work, unit, seconds: [...]}.
+A recording is {format, machine, date, commit, ..., left_out, rows}; a row is {what,
+labels ..., work, unit, seconds: [...]}; left_out tells what is missing: [{what, labels
+..., why}]. A recording in which kinds are missing is a valid one.
 """
 
 import json
@@ -14,8 +15,10 @@ from utils.files import ROOT
 FOLDER = ROOT / "utils" / "data" / "measurements"
 FORMAT = 1
 KINDS = (
-    "matmul", "copy", "timer", "transfer", "step", "memory", "launch", "loader"
+    "matmul", "copy", "timer", "transfer", "step", "memory", "launch", "loader",
+    "stream", "operator", "attention", "kernel", "rung",
 )  # fmt: skip
+FIRST = KINDS[:8]  # chapter 13's: every recording that ships has them
 
 
 def recordings(folder=FOLDER):
@@ -49,6 +52,13 @@ def find(recording, what, **labels):
         for row in recording["rows"]
         if row["what"] == what and all(row.get(k) == v for k, v in labels.items())
     ]
+
+
+def absent(recording):
+    "{kind: why} of the kinds without a row."
+    there = {row["what"] for row in recording["rows"]}
+    told = {row["what"]: row["why"] for row in recording.get("left_out", ())}
+    return {k: told.get(k, "not asked for") for k in KINDS if k not in there}
 
 
 def rate(row):
@@ -89,7 +99,11 @@ def name_of(recording):
 
 
 def text_of(data):
-    "JSON with one line a measurement."
-    head = json.dumps({k: v for k, v in data.items() if k != "rows"}, indent=1)
-    rows = ",\n".join(f"  {json.dumps(row)}" for row in data["rows"])
-    return f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n'
+    "JSON with one line a measurement, and one for each that was left out."
+    lists = {k: v for k, v in data.items() if k in ("clocks", "left_out", "rows")}
+    head = json.dumps({k: v for k, v in data.items() if k not in lists}, indent=1)
+    told = [head[:-2]]
+    for name, rows in lists.items():
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+        told.append(f' "{name}": [\n{lines}\n ]' if rows else f' "{name}": []')
+    return ",\n".join(told) + "\n}\n"

@@ -389,7 +389,7 @@ def machines(rounds, found):
     series = {"here, now (smaller products)": middle}
     series |= {f"recorded: {name}": _rates(r) for name, r in found.items()}
     there = set().union(*series.values())
-    formats = [f for f in ("fp64", "fp32", "tf32", "bf16", "fp16") if f in there]
+    formats = [f for f in ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8") if f in there]
     wide = 0.8 / len(series)
     for place, (name, rates) in enumerate(series.items()):
         colour = plots.PALETTE[place % 7]
