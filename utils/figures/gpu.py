@@ -91,10 +91,12 @@ def claims(naive, awaited, flop, name):
 
 
 def wire(mine, start, rate, device, found):
-    "Time of a copy against its size: here, by the formula, and on every recorded machine."
+    "Time of a copy against its size: here, by the formula, and on a recorded machine a kind."
     fig, ax = plots.subplots(size=(7, 3.7))
     series = {f"here ({device})": mine}
-    for name, recording in found.items():
+    kinds = {r["machine"]["device"]: name for name, r in reversed(found.items())}
+    for name in reversed(kinds.values()):
+        recording = found[name]
         for row in recordings.find(recording, "transfer"):
             pinned = ", pinned" if row["pinned"] else ""
             way = f", {row['way']}{pinned}"
@@ -398,16 +400,16 @@ def machines(rounds, found):
                 continue
             x = column + (place - (len(series) - 1) / 2) * wide
             ax.plot(x, rates[form], "o", ms=8, color=colour)
-            text = f"{rates[form]:,.{0 if rates[form] >= 10 else 1}f}"
-            ax.annotate(text, (x, rates[form]), xytext=(0, 6),
-                        ha="center", textcoords="offset points", fontsize=8,
-                        color=colour)  # fmt: skip
+            up = place % 2 == 0  # neighbours may be equally fast
+            ax.annotate(_short(rates[form]), (x, rates[form]), xytext=(0, 6 if up else -6),
+                        ha="center", va="bottom" if up else "top", fontsize=8,
+                        textcoords="offset points", color=colour)  # fmt: skip
         ax.plot([], [], "o", color=colour, label=name)
     values = [value for rates in series.values() for value in rates.values()]
     ax.set_xticks(range(len(formats)), formats)
     ax.set(yscale="log", ylabel="GFLOP/s, logarithmic",
-           ylim=(min(values) / 3, 12 * max(values)), xlim=(-0.6, len(formats) - 0.4))  # fmt: skip
-    ax.yaxis.set_major_formatter(_plain)
+           ylim=(min(values) / 6, 150 * max(values)), xlim=(-0.6, len(formats) - 0.4))  # fmt: skip
+    ax.yaxis.set_major_formatter(lambda value, _: _short(value))
     ax.grid(axis="x", visible=False)
     ax.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
     finding = faster(statistics.median(r["bf16"] / r["fp32"] for r in rounds))
@@ -416,6 +418,16 @@ def machines(rounds, found):
         "GFLOP/s of matrix products in each number format, on every recorded machine and "
         f"here, where the formats took turns: a bf16 product {finding} an fp32 one."
     )
+
+
+def _short(rate):
+    "0.51 -> 0.5; 94.2 -> 94; 806000.0 -> 806k; 1.5e6 -> 1.5M."
+    for unit, name in ((1e6, "M"), (1e3, "k"), (1, "")):
+        if rate >= unit:
+            return f"{rate / unit:.{0 if rate >= 10 * unit else 1}f}{name}".replace(
+                ".0", ""
+            )
+    return f"{rate:.1g}"
 
 
 def _rates(recording):
