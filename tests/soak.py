@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests import stages
-from utils.course import author
+from utils.course import author, running
 
 COST = re.compile(r"^cost (\S+)\s+([\d.]+) s\s+(\d+) MB", re.M)
 
@@ -40,7 +40,7 @@ def load(processes):
 def one_round(stage, threads, notebooks, log):
     "One pass over the notebooks -> its exit code and {notebook: (seconds, MB)}."
     with tempfile.TemporaryDirectory() as folder:
-        environ = {**os.environ, **author.environment(folder)}
+        environ = {**os.environ, **running.environment(folder)}
         environ["OMP_NUM_THREADS"] = str(threads)
         command = stages.command(stage, map(str, notebooks))
         done = subprocess.run(

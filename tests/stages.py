@@ -18,7 +18,7 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from utils.course import author
+from utils.course import author, running
 
 ROOT = author.ROOT
 AT_A_TIME = min(2, os.cpu_count() or 1)
@@ -124,7 +124,7 @@ def run_stages(words=(), extra=()):
 def run_stage(stage, extra=()):
     "One stage: pytest's exit code, the counts, and what tried to leave this machine."
     with tempfile.TemporaryDirectory() as folder:
-        environ = {**os.environ, **author.environment(folder)}
+        environ = {**os.environ, **running.environment(folder)}
         environ["OMP_NUM_THREADS"] = os.environ.get("COURSE_THREADS", "1")
         report = Path(folder) / "report.xml"
         arguments = [*command(stage, extra), f"--junitxml={report}"]

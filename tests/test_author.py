@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils.course import author, notebooks, pages
+from utils.course import author, notebooks, pages, running
 
 SOLUTIONS = author.named([])
 REAL = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -445,7 +445,7 @@ def author_command(root, *arguments):
 
 def test_the_map_follows_when_a_chapter_is_new(project):
     def lacks():
-        return author.lacks_a_chapter(start)
+        return running.lacks_a_chapter(start)
 
     author.new("00_start")
     start = project / "solutions" / "00_start.ipynb"

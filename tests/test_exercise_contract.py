@@ -819,9 +819,9 @@ def run_cells(folder, *sources):
     import nbformat
     from nbclient import NotebookClient
 
-    from utils.course import author
+    from utils.course import author, running
 
-    environ = {**author.environment(folder), "COURSE_ROOT": str(author.ROOT)}
+    environ = {**running.environment(folder), "COURSE_ROOT": str(author.ROOT)}
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(

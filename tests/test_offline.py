@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.test_exercise_contract import run_cells
-from utils.course import author
+from utils.course import author, running
 
 TRY = """
 import socket
@@ -33,7 +33,7 @@ def python(folder, program, *arguments):
     "What a program prints when the author's environment surrounds it."
     file = folder / "program.py"
     file.write_text(program)
-    environ = {**os.environ, **author.environment(folder)}
+    environ = {**os.environ, **running.environment(folder)}
     done = subprocess.run(
         [sys.executable, str(file), *map(str, arguments)],
         env=environ, capture_output=True, text=True, timeout=60,
@@ -185,8 +185,8 @@ def test_the_environment_leaves_progress_alone_and_keeps_the_path(
     tmp_path, monkeypatch
 ):
     monkeypatch.setenv("PYTHONPATH", "mine")
-    environ = author.environment(tmp_path)
+    environ = running.environment(tmp_path)
     assert environ["COURSE_PROGRESS"] == "off"
     guard, mine = environ["PYTHONPATH"].split(os.pathsep)
     assert mine == "mine" and os.path.isfile(os.path.join(guard, "sitecustomize.py"))
-    assert author.environment(tmp_path) == environ, "twice in one folder"
+    assert running.environment(tmp_path) == environ, "twice in one folder"
