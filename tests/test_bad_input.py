@@ -31,11 +31,14 @@ from utils.built import (
     precision,
     profiling,
     quant,
+    recurrent,
     rows,
     rules,
+    seq,
     train,
 )
 from utils.built.autograd import Tensor
+from utils.data.tones import tones
 from utils.practice import Network, rehearse
 
 RNG = np.random.default_rng(0)
@@ -570,6 +573,77 @@ BERT = [
 ]
 
 
+W_64, W_HH = torch.zeros(4, 6), torch.zeros(4, 4)
+x_256, h_24 = torch.zeros(2, 5, 6), torch.zeros(2, 4)
+COUNTED = seq.NGram([0, 1, 2, 0, 1], 3, V=3)
+SEQ = [
+    (lambda: seq.vocabulary(""), "a str of at least one character"),
+    (lambda: seq.vocabulary(b"abc"), "text is a str"),
+    (lambda: seq.vocabulary("abc")[1]("abx"), "'x' is none of the 3 known"),
+    (lambda: seq.vocabulary("abc")[2]([0, 3]), "ids goes from 0 to 3; here are 0 to 2"),
+    (lambda: seq.vocabulary("abc")[2]([0.5]), "ids holds whole numbers, not float64"),
+    (lambda: seq.blend(1, 2, 1, 0.5, discount=2), "discount lies from 0 to 1, not 2"),
+    (lambda: seq.NGram([0, 1], 3, V=2), "one row of at least 3 characters"),
+    (lambda: seq.NGram([0, 1, 5], 2, V=3), "ids_N goes from 0 to 5; here are 0 to 2"),
+    (lambda: seq.NGram("abc", 2, V=3), "ids_N holds numbers"),
+    (lambda: seq.NGram([0, 1, 2], 2.5, V=3), "order is a whole number"),
+    (lambda: seq.NGram([0, 1, 2] * 9, 20, V=63), "do not fit 64 bit"),
+    (lambda: COUNTED.nats([1]), "a row has at least two characters"),
+    (lambda: COUNTED.nats(2), "a row of characters or more"),
+    (lambda: COUNTED.predict([[0, 1]]), "context is one row of characters, not (1, 2)"),
+    (lambda: COUNTED.predict([7]), "context goes from 7 to 7"),
+    (lambda: COUNTED.write([0], 5, 0), "rng is np.random.default_rng(seed)"),
+    (lambda: COUNTED.write([0], -1, RNG), "count is a whole number, at least 0"),
+    (lambda: seq.streams(torch.arange(5), 5, 2), "more than 5 characters, not (5,)"),
+    (lambda: seq.streams(torch.zeros(5, 5), 2, 2), "one row of more than 2 characters"),
+    (lambda: seq.streams(torch.arange(5), 2, 0), "T is a whole number, at least 1"),
+    (lambda: seq.windows(torch.arange(5), 5), "more than 5 characters, not (5,)"),
+    (lambda: seq.sharpen(h_24, 0), "temperature is a number above 0"),
+    (lambda: seq.sharpen(h_24, top_k=0), "top_k is a whole number, at least 1"),
+    (lambda: seq.sharpen(h_24, top_p=0), "top_p is a number above 0"),
+    (lambda: seq.sharpen(y), "logits_V is a tensor of floats"),
+    (lambda: seq.sample(torch.arange(5)), "logits_V is a tensor of floats"),
+]
+RECURRENT = [
+    (lambda: recurrent.embed_gradient([0, 1], h_24, 0), "V is a whole number"),
+    (
+        lambda: recurrent.embed_gradient([0], h_24, 3),
+        "ids_N has the shape (2,), not (1,)",
+    ),
+    (lambda: recurrent.embed_gradient([0], y, 3), "grad_NE is a tensor, not ndarray"),
+    (
+        lambda: recurrent.rnn(h_24, h_24, W_64, W_HH, 0, 0),
+        "x_BTD has the axes (B, T, D)",
+    ),
+    (
+        lambda: recurrent.rnn(x_256, h_24[:1], W_64, W_HH, 0, 0),
+        "x_BTD has B = 2 rows, the state has 1",
+    ),
+    (
+        lambda: recurrent.rnn(x_256, h_24, W_64.T, W_HH, 0, 0),
+        "W_ih has the shape (4, 6), not (6, 4)",
+    ),
+    (
+        lambda: recurrent.lstm_cell(x_256[:, 0], h_24, h_24, W_64, W_HH, 0, 0),
+        "W_ih has the shape (16, 6), not (4, 6)",
+    ),
+    (
+        lambda: recurrent.bptt(x_256, h_24, W_HH, torch.zeros(2, 5, 4), h_24),
+        "out_BTH (2, 5, 4) and grad_BTH (2, 4) differ",
+    ),
+    (lambda: recurrent.reach(3, h_24, h_24), "run is a function, not 3"),
+    (lambda: recurrent.reach(lambda h: h, h_24, h_24[:1]), "u_BH is (1, 4)"),
+    (lambda: recurrent.remember(torch.nn.RNN(2, 3), 10), "lstm is an nn.LSTM"),
+    (lambda: recurrent.remember(torch.nn.LSTM(2, 3), 0), "T is a number above 0"),
+    (lambda: recurrent.clip([h_24], 0), "most is a number above 0"),
+    (lambda: recurrent.clip([], 1), "no gradients to clip"),
+    (lambda: recurrent.linear_scan(x_256, h_24), "have one shape, (B, T, D)"),
+    (lambda: tones([24]), "notes_N goes from 0 to 23"),
+    (lambda: tones([2], seconds=0), "seconds is a number above 0"),
+    (lambda: tones([2], noise=-1), "noise is a number of at least 0"),
+]
+
+
 def bert_of(ids, mask):
     "A model of that kind, tiny and untrained, on these ids."
     sizes = "hidden_size vocab_size max_position_embeddings type_vocab_size"
@@ -603,6 +677,8 @@ ROWS = {
     "packed": PACKED,
     "kernels": KERNELS,
     "bert": BERT,
+    "seq": SEQ,
+    "recurrent": RECURRENT,
 }
 CASES = [
     pytest.param(call, words, id=f"{module}-{number}: {words}")

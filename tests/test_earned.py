@@ -27,6 +27,11 @@ EARNED = {
         "utils.built.train": "train_step evaluate pick_device",
         "utils.built.checkpoint": "save_checkpoint",
     },
+    "sequences": {
+        "utils.built.seq": "blend streams sharpen",
+        "utils.built.recurrent": "embed_gradient rnn bptt reach lstm_cell remember clip "
+        "linear_scan",
+    },
     "collectives": {
         "utils.built.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
