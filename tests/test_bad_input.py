@@ -23,6 +23,7 @@ from utils.built import (
     descent,
     gpu,
     gradcheck,
+    graph,
     int8,
     neurons,
     nn,
@@ -38,6 +39,7 @@ from utils.built import (
     train,
 )
 from utils.built.autograd import Tensor
+from utils.data import graphs
 from utils.data.tones import tones
 from utils.practice import Network, rehearse
 
@@ -652,6 +654,69 @@ def bert_of(ids, mask):
     return bert.MiniLM(config | more)(ids, mask)
 
 
+TWO_EDGES = torch.tensor([[0, 1], [1, 2]])
+A_33, KNOWN_3 = torch.ones(3, 3), torch.tensor([True, False, True])
+GRAPH = [
+    (lambda: graph.adjacency([[0, 1], [1, 3]], 3), "nodes have the numbers 0 to 2"),
+    (lambda: graph.adjacency([[0, -1]], 3), "an edge names -1, 0"),
+    (lambda: graph.adjacency(TWO_EDGES[0], 3), "the shape (E, 2), one row (i, j)"),
+    (lambda: graph.adjacency(TWO_EDGES / 1, 3), "whole numbers, not floats"),
+    (lambda: graph.adjacency(TWO_EDGES, 2.5), "N is a whole number, at least 1"),
+    (
+        lambda: graph.normalise(torch.ones(2, 3)),
+        "A_NN has the shape (N, N), not (2, 3)",
+    ),
+    (lambda: graph.roughness(A_33, torch.ones(2, 1)), "H_ND has 2 rows, A_NN has 3"),
+    (lambda: graph.messages(TWO_EDGES, 2), "nodes have the numbers 0 to 1"),
+    (
+        lambda: graph.propagate(TWO_EDGES, torch.ones(3), A_33),
+        "weight_E has 3 rows, edges_E2 has 2",
+    ),
+    (
+        lambda: graph.propagate(TWO_EDGES, torch.ones(2), A_33[:2]),
+        "nodes have the numbers 0 to 1; an edge names 0, 2",
+    ),
+    (
+        lambda: graph.edge_softmax(torch.ones(2), torch.zeros(3)),
+        "target_E has 3 rows, score_E has 2",
+    ),
+    (
+        lambda: graph.edge_attention(TWO_EDGES, A_33, A_33[:2], A_33),
+        "k_ND has 2 rows, q_ND has 3",
+    ),
+    (lambda: graph.gcn(A_33, A_33, [A_33]), "spread is a function, not tensor"),
+    (lambda: graph.gcn(abs, A_33, A_33), "weights is a list of matrices"),
+    (
+        lambda: graph.masked_cross_entropy(A_33, y_t[:3], torch.tensor([0, 2])),
+        "known_N is a mask of True and False, not torch.int64",
+    ),
+    (
+        lambda: graph.masked_cross_entropy(A_33, y_t[:3], ~(KNOWN_3 | True)),
+        "a mean over no node",
+    ),
+    (
+        lambda: graph.label_propagation(A_33, A_33[:2], KNOWN_3, 1),
+        "Y_NC has 2 rows, A_NN has 3",
+    ),
+    (
+        lambda: graph.label_propagation(A_33, A_33, KNOWN_3, -1),
+        "steps is a whole number, at least 0",
+    ),
+    (lambda: graph.pool(A_33, y_t[:3], "max"), "how is 'sum' or 'mean', not 'max'"),
+    (lambda: graph.pool(A_33, y_t[:2], "sum"), "graph_N has 2 rows, H_ND has 3"),
+    (lambda: graph.is_equivariant(A_33, A_33, A_33), "f is a function"),
+    (lambda: graph.uses_graph(None, A_33, A_33), "f is a function, not None"),
+    (lambda: graph.colours(A_33, -1), "rounds is a whole number, at least 0"),
+]
+GRAPHS = [
+    (lambda: graphs.imports_of("no_such_package"), "is no installed package"),
+    (lambda: graphs.imports_of("json.tool"), "is no installed package"),
+    (lambda: graphs.imports_of(torch), "package is a name, such as 'sklearn'"),
+    (lambda: graphs.imports_of("iniconfig"), "fewer than two sub-packages"),
+    (lambda: graphs.imports_of("sklearn", classes=1), "classes is a whole number"),
+    (lambda: graphs.imports_of("sklearn", words=0), "words is a whole number"),
+]
+
 ROWS = {
     "descent": DESCENT,
     "neurons": NEURONS,
@@ -679,6 +744,8 @@ ROWS = {
     "bert": BERT,
     "seq": SEQ,
     "recurrent": RECURRENT,
+    "graph": GRAPH,
+    "graphs": GRAPHS,
 }
 CASES = [
     pytest.param(call, words, id=f"{module}-{number}: {words}")

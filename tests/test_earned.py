@@ -32,6 +32,11 @@ EARNED = {
         "utils.built.recurrent": "embed_gradient rnn bptt reach lstm_cell remember clip "
         "linear_scan",
     },
+    "graphs": {
+        "utils.built.graph": "adjacency normalise gcn masked_cross_entropy "
+        "label_propagation is_equivariant uses_graph propagate roughness colours pool "
+        "edge_softmax",
+    },
     "collectives": {
         "utils.built.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
