@@ -575,7 +575,7 @@ BERT = [
 ]
 
 
-W_64, W_HH = torch.zeros(4, 6), torch.zeros(4, 4)
+W_GATES, W_HH = torch.zeros(4, 6), torch.zeros(4, 4)
 x_256, h_24 = torch.zeros(2, 5, 6), torch.zeros(2, 4)
 COUNTED = seq.NGram([0, 1, 2, 0, 1], 3, V=3)
 SEQ = [
@@ -614,19 +614,19 @@ RECURRENT = [
     ),
     (lambda: recurrent.embed_gradient([0], y, 3), "grad_NE is a tensor, not ndarray"),
     (
-        lambda: recurrent.rnn(h_24, h_24, W_64, W_HH, 0, 0),
+        lambda: recurrent.rnn(h_24, h_24, W_GATES, W_HH, 0, 0),
         "x_BTD has the axes (B, T, D)",
     ),
     (
-        lambda: recurrent.rnn(x_256, h_24[:1], W_64, W_HH, 0, 0),
+        lambda: recurrent.rnn(x_256, h_24[:1], W_GATES, W_HH, 0, 0),
         "x_BTD has B = 2 rows, the state has 1",
     ),
     (
-        lambda: recurrent.rnn(x_256, h_24, W_64.T, W_HH, 0, 0),
+        lambda: recurrent.rnn(x_256, h_24, W_GATES.T, W_HH, 0, 0),
         "W_ih has the shape (4, 6), not (6, 4)",
     ),
     (
-        lambda: recurrent.lstm_cell(x_256[:, 0], h_24, h_24, W_64, W_HH, 0, 0),
+        lambda: recurrent.lstm_cell(x_256[:, 0], h_24, h_24, W_GATES, W_HH, 0, 0),
         "W_ih has the shape (16, 6), not (4, 6)",
     ),
     (
