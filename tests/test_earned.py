@@ -27,6 +27,12 @@ EARNED = {
         "utils.built.train": "train_step evaluate pick_device",
         "utils.built.checkpoint": "save_checkpoint",
     },
+    "cnn": {
+        "utils.built.conv": "cross_correlate patches conv2d conv2d_backward "
+        "receptive_field cost batch_norm",
+        "utils.built.resnet": "Residual flip_and_shift",
+        "utils.data.pictures": "groups",
+    },
     "collectives": {
         "utils.built.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
