@@ -19,6 +19,7 @@ from utils.built import (
     autograd,
     bert,
     collectives,
+    conv,
     data_parallel,
     descent,
     gpu,
@@ -33,13 +34,14 @@ from utils.built import (
     profiling,
     quant,
     recurrent,
+    resnet,
     rows,
     rules,
     seq,
     train,
 )
 from utils.built.autograd import Tensor
-from utils.data import graphs
+from utils.data import graphs, pictures
 from utils.data.tones import tones
 from utils.practice import Network, rehearse
 
@@ -315,6 +317,62 @@ DATA = [
     (lambda: data.digits(seed=-1), "seed is a whole number, at least 0"),
     (lambda: data.moons(2.5), "count is a whole number, at least 1"),
     (lambda: data.moons(10, -1), "noise is a number of at least 0"),
+]
+x_NCHW, w_OCKK = torch.zeros(2, 3, 5, 4), torch.zeros(4, 3, 3, 3)
+RUNNING = torch.zeros(3), torch.ones(3)
+CONV = [
+    (lambda: conv.cross_correlate(X, w_OCKK[0, 0]), "x_HW is a tensor, not numpy.ndar"),
+    (lambda: conv.cross_correlate(X_t, x_NCHW[0, 0]), "a kernel is square, not (5, 4)"),
+    (lambda: conv.cross_correlate(X_t, torch.zeros(5, 5)), "does not fit into 4"),
+    (lambda: conv.cross_correlate(x_NCHW, w_OCKK), "x_HW has the axes H, W; its shape"),
+    (lambda: conv.out_size(5, 3, 0), "stride is a whole number, at least 1"),
+    (lambda: conv.out_size(5, 3, padding=-1), "padding is a whole number, at least 0"),
+    (lambda: conv.out_size(5, 8, padding=1), "8 pixels does not fit into 5 + 2 * 1"),
+    (lambda: conv.patches(x_NCHW[0], 3), "x_NCHW has the axes N, C, H, W"),
+    (lambda: conv.patches(x_NCHW, 5), "5 pixels does not fit into 4"),
+    (lambda: conv.patches(x_NCHW, 3, 0), "stride is a whole number"),
+    (lambda: conv.patches(x_NCHW, 3, padding=-1), "padding is a whole number"),
+    (lambda: conv.conv2d(x_NCHW[:, :1], w_OCKK, 0), "have 1 channels, the kernels 3"),
+    (lambda: conv.conv2d(x_NCHW, w_OCKK[0], 0), "w_OCKK has the axes O, C, K, K"),
+    (lambda: conv.conv2d(x_NCHW, w_OCKK, torch.zeros(3)), "one bias per kernel"),
+    (lambda: conv.max_pool(x_NCHW, 5), "5 pixels does not fit into 4"),
+    (
+        lambda: conv.conv2d_backward(x_NCHW, x_NCHW, w_OCKK),
+        "the shape of the output, (2, 4, 3, 2), not (2, 3, 5, 4)",
+    ),
+    (lambda: conv.receptive_field([3, 3]), "a layer is (K, stride), not 3"),
+    (lambda: conv.receptive_field([(3, 0)]), "stride is a whole number"),
+    (lambda: conv.cost([("conv", 4)], 3, 8, 8), "('conv', 4) is no layer"),
+    (lambda: conv.cost(["pool"], 3, 8, 8), "'pool' is no layer"),
+    (lambda: conv.cost([("conv", 4, 2)], 3, 8, 8), "has an odd K, not 2"),
+    (lambda: conv.cost([("pool", 9)], 3, 8, 8), "9 pixels does not fit into 8"),
+    (lambda: conv.cost([("linear", 2.5)], 3, 8, 8), "linear's number is a whole"),
+    (lambda: conv.batch_norm(X_t, 1, 0, RUNNING, True), "axes N, C, H, W"),
+    (
+        lambda: conv.batch_norm(x_NCHW[:1, :, :1, :1], *RUNNING, RUNNING, True),
+        "one value per channel has no variance",
+    ),
+    (lambda: conv.wilson(11, 10), "right is a whole number from 0 to 10"),
+]
+RESNET = [
+    (lambda: resnet.Residual(3, 0), "O is a whole number, at least 1"),
+    (lambda: resnet.small_resnet(width=2.5), "width is a whole number"),
+    (lambda: resnet.two_convolutions(side=4), "side is a whole number, at least 8"),
+    (lambda: resnet.flip_and_shift(x_NCHW, RNG), "rng is torch.Generator().manual_se"),
+    (lambda: resnet.flip_and_shift(x_NCHW, torch.Generator(), -1), "most is a whole"),
+    (lambda: resnet.flip_and_shift(X_t, torch.Generator()), "a tensor (N, C, H, W)"),
+    (lambda: resnet.Augmented([(X_t, y_t)]), "what train.loader(X, y, size) gives"),
+    (lambda: resnet.Augmented(train.loader(X, y, 2), 3), "change is a function"),
+    (lambda: resnet.learn(model(), X_t, y_t, 0), "epochs is a whole number"),
+]
+PICTURES = [
+    (lambda: pictures.animals(0.2), "test is a whole number from 1 to 9999"),
+    (lambda: pictures.animals(seed=-1), "seed is a whole number, at least 0"),
+    (lambda: pictures.groups(X), "X_NHW has the shape (N, H, W), not (4, 3)"),
+    (lambda: pictures.groups(X[None], alike="0.9"), "alike is a number"),
+    (lambda: pictures.split([0, 1], 3, RNG), "test is a whole number from 0 to 2"),
+    (lambda: pictures.split([0, 1], 1, 7), "rng is np.random.default_rng(seed)"),
+    (lambda: pictures.folders(".", size=0), "size is a whole number, at least 1"),
 ]
 GIVEN = [
     (lambda: given.arrays(X_ND=[[1], [2, 3]]), "X_ND has rows of different lengths"),
@@ -731,6 +789,9 @@ ROWS = {
     "plots": PLOTS,
     "check": CHECK,
     "data": DATA,
+    "conv": CONV,
+    "resnet": RESNET,
+    "pictures": PICTURES,
     "given": GIVEN,
     "gpu": GPU,
     "precision": PRECISION,

@@ -37,6 +37,12 @@ EARNED = {
         "label_propagation is_equivariant uses_graph propagate roughness colours pool "
         "edge_softmax",
     },
+    "cnn": {
+        "utils.built.conv": "cross_correlate patches conv2d conv2d_backward "
+        "receptive_field cost batch_norm",
+        "utils.built.resnet": "Residual flip_and_shift",
+        "utils.data.pictures": "groups",
+    },
     "collectives": {
         "utils.built.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
