@@ -1,12 +1,13 @@
-"""What the README's test command runs, stage by stage, offline, two at a time.
+"""What the README's test command runs, stage by stage, offline, several at a time.
 
 unit       pytest over tests/: utils, checks and slips, structure, a browser
 solutions  nbval: every stored output of every solution is compared
 chapters   nbval-lax: every cell of every chapter runs as a reader gets it
 NN         what one chapter needs: its checks and slips, its modules, its two notebooks
 
-Files or notebooks are run two at a time (one where the machine has one core), each
-file's tests in order in one process. Every stage says what took longest.
+Notebooks are run two at a time, files of unit tests three at a time, for a third of them
+wait (for ranks, servers, a browser); with one core, one at a time. Each file's tests run in
+order in one process. Every stage says what took longest.
 """
 
 import os
@@ -45,7 +46,8 @@ def command(stage, extra=()):
     else:
         files = [] if named else files
         several = len(named or files) > 1
-    split = ["-n", str(AT_A_TIME), "--dist", "loadfile"] if several else []
+    workers = AT_A_TIME + (stage == "unit" and AT_A_TIME > 1)
+    split = ["-n", str(workers), "--dist", "loadfile"] if several else []
     return [sys.executable, "-m", "pytest", *STAGES[stage], *split, *extra, *files]
 
 
