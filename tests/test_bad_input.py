@@ -16,16 +16,21 @@ import torch.nn.functional as F
 from utils import check, data, given, plots
 from utils.bench import recordings
 from utils.built import (
+    attention,
     autograd,
     bert,
+    bpe,
     collectives,
     conv,
     data_parallel,
     descent,
+    gpt,
     gpu,
     gradcheck,
     graph,
     int8,
+    language,
+    muon,
     neurons,
     nn,
     optim,
@@ -775,7 +780,71 @@ GRAPHS = [
     (lambda: graphs.imports_of("sklearn", words=0), "words is a whole number"),
 ]
 
+QKV = torch.zeros(1, 2, 3, 4)
+ids = torch.zeros(1, 3, dtype=torch.long)
+
+
+def a_gpt(vocab=5, context=8, layers=1, heads=2, width=8, **options):
+    return gpt.GPT(vocab, context, layers, heads, width, **options)
+
+
+ATTENTION = [
+    (lambda: attention.attention(QKV, QKV, QKV[..., :2, :]), "do not fit"),
+    (lambda: attention.attention(QKV, QKV[..., :3], QKV), "do not fit"),
+    (lambda: attention.attention([1.0], QKV, QKV), "q is a tensor, not list"),
+    (
+        lambda: attention.attention(QKV, QKV, QKV, torch.ones(3, 3)),
+        "mask is boolean, True where one may look, not torch.float32",
+    ),
+    (lambda: attention.causal_mask(3, 2), "S is a whole number, at least 3, not 2"),
+    (lambda: attention.window_mask(3, 3, 0), "width is a whole number, at least 1"),
+    (lambda: attention.split_heads(QKV[0], 3), "4 features do not part into 3 heads"),
+    (lambda: attention.repeat_heads(QKV, 3), "2 heads that are read do not divide 3"),
+    (lambda: attention.rotate(QKV[..., :3], torch.arange(3)), "D is even, not 3"),
+]
+GPT = [
+    (lambda: a_gpt(heads=3), "not width 8, heads 3, groups 3"),
+    (lambda: a_gpt(heads=4, groups=3), "not width 8, heads 4, groups 3"),
+    (lambda: a_gpt(vocab=0), "vocab is a whole number, at least 1, not 0"),
+    (lambda: a_gpt(norm="batch"), "norm is one of rms, layer, not 'batch'"),
+    (lambda: a_gpt(positions="sinus"), "positions is one of rotary, learned, none"),
+    (
+        lambda: a_gpt(activation="relu"),
+        "activation is one of relu2, gelu, gelu_tanh, swiglu",
+    ),
+    (lambda: a_gpt(heads=8), "1 per head is odd"),
+    (lambda: a_gpt()(ids.float()), "torch.long, not torch.float32"),
+    (lambda: a_gpt()(ids[0]), "ids have the shape (B, T), T > 0, not (3,)"),
+    (lambda: a_gpt()([[1, 2]]), "torch.long, not list"),
+    (
+        lambda: a_gpt(context=2, positions="learned")(ids),
+        "learned positions end at 2: the text is longer",
+    ),
+    (lambda: a_gpt().use(3), "attend is a function, not 3"),
+    (lambda: gpt.generate(a_gpt(), ids, -1), "count is a whole number, at least 0"),
+    (lambda: gpt.generate(a_gpt(), ids, 1, temperature=-1), "temperature is a number"),
+    (lambda: gpt.Cache(0), "room is a whole number, at least 1"),
+    (
+        lambda: muon.Muon([torch.nn.Parameter(torch.zeros(3))]),
+        "a parameter of shape (3,) wants Adam",
+    ),
+    (lambda: muon.Muon([torch.nn.Parameter(X_t)], lr=-1), "lr is a number"),
+    (lambda: muon.Muon([torch.nn.Parameter(X_t)], beta=1), "beta is below 1, not 1"),
+    (lambda: language.draw_windows(ids[0], 2, 3), "3 tokens hold no window of 3 + 1"),
+    (lambda: language.Run(a_gpt(), ids[0], 0), "steps is a whole number, at least 1"),
+    (
+        lambda: language.Run(a_gpt(), ids[0].repeat(9), 3).go(4),
+        "3 of 3 steps are left, not 4",
+    ),
+    (lambda: bpe.words_of(b"bytes"), "text is a str, not bytes"),
+    (lambda: bpe.train_bpe(["a"], 3), "words is {word: how often}, not list"),
+    (lambda: bpe.train_bpe({"a": 1}, -3), "merges is a whole number, at least 0"),
+    (lambda: bpe.bits_per_byte(1.0, 0, 5), "tokens is a whole number, at least 1"),
+    (lambda: bpe.bits_per_byte(-1.0, 3, 5), "nats is a number of at least 0"),
+]
 ROWS = {
+    "attention": ATTENTION,
+    "gpt": GPT,
     "descent": DESCENT,
     "neurons": NEURONS,
     "autograd": AUTOGRAD,

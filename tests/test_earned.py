@@ -62,6 +62,13 @@ EARNED = {
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
         "utils.built.packed": "pack_int4 unpack_int4",
     },
+    "attention": {
+        "utils.built.attention": "attention causal_mask window_mask split_heads "
+        "repeat_heads rotate",
+        "utils.built.gpt": "Block generate",
+        "utils.built.muon": "orthogonal",
+        "utils.built.bpe": "train_bpe bits_per_byte",
+    },
     "optimizers": {
         "utils.built.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",

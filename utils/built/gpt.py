@@ -20,7 +20,7 @@ from utils import given
 from utils.built import attention as A
 
 GPT2 = {
-    "norm": "layer", "positions": "learned", "activation": "gelu", "bias": True,
+    "norm": "layer", "positions": "learned", "activation": "gelu_tanh", "bias": True,
     "tied": True, "qk_norm": False, "softcap": None, "start": "normal",
 }  # fmt: skip
 
@@ -28,7 +28,8 @@ NORMS = ("rms", "layer")
 POSITIONS = ("rotary", "learned", "none")
 ACTIVATIONS = {
     "relu2": lambda x: F.relu(x).square(),
-    "gelu": lambda x: F.gelu(x, approximate="tanh"),  # GPT-2's
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # as GPT-2 was trained
     "swiglu": F.silu,  # of a gate beside it
 }
 STARTS = ("zero", "normal")
@@ -154,7 +155,7 @@ class GPT(nn.Module):
     hidden           of the MLP; 4 * width, with swiglu 8 / 3 of it
     norm             "rms" or "layer"; gain: with a learned gain (None: only "layer")
     positions        "rotary" (base: its slowest turn), "learned" or "none"
-    activation       "relu2", "gelu" or "swiglu"
+    activation       "relu2", "gelu", "gelu_tanh" or "swiglu"
     bias, tied       biases in every layer; the head is the embedding's own matrix
     qk_norm, softcap queries and keys normalised; logits bent to +-softcap, or None
     window           tokens that a token sees, itself among them; None: all before it

@@ -1,10 +1,11 @@
 """The course's engines beside a peer's: python3 start.py bench --peer DIR [--peer DIR2]
 
-The project holds none of a peer's code: it is imported from DIR. Two styles are known:
+The project holds none of a peer's code: it is imported from DIR. Three styles are known:
 
   micrograd  an engine.py with a class Value: .data, .grad, +, *, relu, backward
   needle     CMU 10-414, hw1 to hw4: a package needle with Tensor, nn, optim; in a hw1
              with relu, matmul, broadcast_to and the softmax_loss of apps/simple_ml.py
+  nanoGPT    a model.py with class GPTConfig: its recipe for a CPU beside chapter 09's
 """
 
 import os
@@ -12,7 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from utils.bench import backprop
+from utils.bench import attention, backprop
 from utils.bench.peers.imported import Peer, need
 from utils.bench.peers.needle import needle
 from utils.bench.ratio import Benchmark
@@ -42,8 +43,8 @@ def benchmarks(folder, taken=()):
         except (ImportError, OSError) as error:
             rows.append(_stopped(f"{style} ({label})", error))
     missing = (
-        f"{path} holds neither an engine.py with a class Value (micrograd's style) nor "
-        "a package needle (python/needle or needle)"
+        f"{path} holds no engine.py with a class Value (micrograd's style), no package "
+        "needle (python/needle or needle) and no model.py with a class GPTConfig (nanoGPT)"
     )
     return rows or [_stopped(f"peer ({label})", missing)]
 
@@ -85,6 +86,12 @@ def _is_engine(path):
     return named and "class Value" in path.read_text(encoding="utf-8", errors="ignore")
 
 
+def _is_nanogpt(path):
+    named = path.name == "model.py" and path.is_file()
+    text = path.read_text(encoding="utf-8", errors="ignore") if named else ""
+    return "class GPTConfig" in text
+
+
 def _is_needle(path):
     modules = ("__init__.py", "autograd.py")
     return path.name == "needle" and any((path / name).exists() for name in modules)
@@ -115,4 +122,8 @@ def _micrograd(folder, place, name):
     }, peer.version()  # fmt: skip
 
 
-STYLES = {"micrograd": (_is_engine, _micrograd), "needle": (_is_needle, needle)}
+STYLES = {
+    "micrograd": (_is_engine, _micrograd),
+    "needle": (_is_needle, needle),
+    "nanoGPT": (_is_nanogpt, attention.peer_rows),
+}
