@@ -100,7 +100,7 @@ def test_links_lead_into_the_book():
 def test_a_bold_word_of_the_glossary_is_a_link_and_its_first_use_a_place():
     draw = page()
     shown = draw.html("The **loss**, a **Loss**, and a **lossy** one.")
-    assert shown.count('href="glossary.html#loss"') == 2
+    assert shown.count('href="glossary.html#term-loss"') == 2
     assert shown.count('id="word-loss"') == 1 and draw.used == ["loss"]
 
 
@@ -179,7 +179,7 @@ def test_every_term_of_a_table_of_words_leads_to_the_glossary():
     table = "## Words\n\n| English | 中文 | here |\n|---|---|---|\n| loss | 损失 | how wrong |"
     body = chapter(v4.new_markdown_cell(table, id="glossary")).body
     assert '<th scope="row"><a class="word"' in body
-    assert 'href="glossary.html#loss"' in body and '<td lang="zh">损失</td>' in body
+    assert 'href="glossary.html#term-loss"' in body and '<td lang="zh">损失</td>' in body
 
 
 # ---- grids ----

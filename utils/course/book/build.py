@@ -145,7 +145,7 @@ def _glossary(formulas, book):
         there = f"#word-{slug(key)}" if key in used[term["chapter"]].used else ""
         line = page.html(term["line"]).strip().removeprefix("<p>").removesuffix("</p>")
         rows.append(
-            f'<tr role="row" id="{slug(key)}"><th scope="row" role="rowheader">'
+            f'<tr role="row" id="term-{slug(key)}"><th scope="row" role="rowheader">'
             f'{term["english"]}</th><td role="cell" lang="zh">{term["chinese"]}</td>'
             f'<td role="cell">{line}</td><td role="cell"><a href="{term["chapter"]}.html{there}" aria-label="{term["english"]}: '
             f'chapter {term["chapter"][:2]}">{term["chapter"][:2]}</a></td></tr>'
@@ -170,7 +170,7 @@ def search_index(book):
     ]  # fmt: skip
     for term in pages.terms():
         rows.append([
-            "glossary.html", "Words", slug(term["english"]), term["english"],
+            "glossary.html", "Words", "term-" + slug(term["english"]), term["english"],
             f"{term['chinese']} {term['line']}",
         ])  # fmt: skip
     packed = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))

@@ -116,7 +116,7 @@ class Page:
         self.used += [key] * first
         place = f' id="{self.place(f"word {key}")}"' if first else ""
         says = html.escape(self.words[key])
-        target = f"glossary.html#{slug(key)}"
+        target = f"glossary.html#term-{slug(key)}"
         return f'<a class="word"{place} href="{target}" title="{says}">{text}</a>'
 
 
