@@ -146,7 +146,7 @@ def rnn(answer):
     got = answer(x, one([0.5]), one([0.3]), one([-0.7]), one(0.1), one(-0.3))
     first = math.tanh(0.3 - 0.7 * 0.5 - 0.2)
     same("x = 1, 2; W_ih 0.3, W_hh -0.7, biases 0.1 and -0.3, first state 0.5", got,
-         [[[first], [math.tanh(0.6 - 0.7 * first - 0.2)]]],
+         torch.tensor([[[first], [math.tanh(0.6 - 0.7 * first - 0.2)]]]),
          "tanh(0.3 * 1 + 0.1 - 0.7 * 0.5 - 0.3), and the next step from there.")  # fmt: skip
     for B, T, D, H in ((2, 3, 4, 4), (3, 7, 5, 4), (1, 1, 2, 3), (4, 2, 1, 5)):
         layer, x_BTD, h_BH, p = _rnn(B, T, D, H, seed=B)
@@ -167,8 +167,8 @@ def rnn(answer):
     "Walk the steps from last to first, and carry one thing along: the gradient at h_t.",
     "At h_t two things meet: the loss's own gradient grad_BTH[:, t], and what comes back "
     "from step t+1. Times 1 - h_t**2 it is the gradient before the tanh.",
-    "dz = (dh + grad_BTH[:, t]) * (1 - out_BTH[:, t]**2); dW_ih += dz.T @ x_t; dW_hh += "
-    "dz.T @ h_(t-1); db += dz.sum(0); dh = dz @ W_hh",
+    "delta = (dh + grad_BTH[:, t]) * (1 - out_BTH[:, t]**2); dW_ih += delta.T @ x_t; dW_hh += "
+    "delta.T @ h_(t-1); db += delta.sum(0); dh = delta @ W_hh",
 )
 @keeps_random
 def bptt(answer):
@@ -176,10 +176,10 @@ def bptt(answer):
     told = "dW_ih, dW_hh, db, dh0"
     every = "Every step adds its part: the same weights were used at all of them."
     rules = {
-        "dW_ih": f"{every} At step t: dz.T @ x_t.",
-        "dW_hh": f"{every} At step t: dz.T @ the state before it.",
+        "dW_ih": f"{every} At step t: delta.T @ x_t.",
+        "dW_hh": f"{every} At step t: delta.T @ the state before it.",
         "db": f"{every} Over rows and steps, a sum.",
-        "dh0": "What is left after the first step: dz @ W_hh, once more.",
+        "dh0": "What is left after the first step: delta @ W_hh, once more.",
     }
     for (B, T, D, H), where in [
         ((1, 1, 1, 1), [0]),
@@ -286,9 +286,9 @@ def lstm_cell(answer):
         return 1 / (1 + math.exp(-z))
 
     new = s(2) * 2 + s(1) * math.tanh(-1)
-    same(f"{case}: the new c", c, [[new]],
+    same(f"{case}: the new c", c, torch.tensor([[new]]),
          "sigmoid(2) of the old c, and sigmoid(1) of the candidate tanh(-1).", rtol=1e-5)  # fmt: skip
-    same(f"{case}: the new h", h, [[s(0.5) * math.tanh(new)]],
+    same(f"{case}: the new h", h, torch.tensor([[s(0.5) * math.tanh(new)]]),
          "sigmoid(0.5) of the tanh of the new c.", rtol=1e-5)  # fmt: skip
     for B, D, H in ((3, 4, 6), (2, 4, 4), (1, 2, 3)):
         cell = nn.LSTMCell(D, H).double()
@@ -325,21 +325,23 @@ def remember(answer):
             for p, w in zip(own, before):
                 p.copy_(w)
         share = 0.5 ** (1 / T)
-        want, case = math.log(share / (1 - share)), f"T = {T}, H = {H}"
+        want, case = round(math.log(share / (1 - share)), 6), f"T = {T}, H = {H}"
         got = answer(lstm, T)
         summed = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
         others = [i for i in range(4 * H) if not H <= i < 2 * H]
         same(f"{case}: the biases of the other three gates", summed[others],
              (before[2] + before[3])[others], "The other gates stay as they are.")  # fmt: skip
         same(f"{case}: both biases of the forget gates, added", summed[H : 2 * H],
-             [want] * H, "The cell adds bias_ih and bias_hh: together they are b, in rows H "
-             "to 2H.")  # fmt: skip
+             torch.full((H,), want), "The cell adds bias_ih and bias_hh: together they are b, "
+             "in rows H to 2H.", rtol=1e-4)  # fmt: skip
         same(f"{case}: is a share of 1/2 left after T steps?",
-             summed[H].sigmoid().item() ** T, 0.5, "sigmoid(b) ** T = 1/2.")  # fmt: skip
+             summed[H].sigmoid().item() ** T, 0.5, "sigmoid(b) ** T = 1/2.", rtol=1e-4)  # fmt: skip
         for name, w in zip(("weight_ih_l0", "weight_hh_l0"), before):
             same(f"{case}: {name}", getattr(lstm, name), w,
                  "Only the biases change.")  # fmt: skip
-        same(f"{case}: what it returns", got, want, "It returns the bias, b.")
+        same(
+            f"{case}: what it returns", got, want, "It returns the bias, b.", rtol=1e-4
+        )
         same(f"{case}: are the parameters the same objects as before, and trainable?",
              [p is q and p.requires_grad for p, q in zip(lstm.parameters(), own)],
              [True] * 4, "Write into the parameters: an optimiser may know them already.")  # fmt: skip
@@ -386,7 +388,9 @@ def clip(answer):
         same(f"{case}: the {name}", mine, p.grad, long, rtol=1e-5)
     case = "gradients of 0 only"
     got, length = _several(answer([torch.zeros(3)], 1.0), 2, case, told)
-    same(case, got[0], torch.zeros(3), "Nothing is no longer than anything: 0 stays 0.")
+    same(
+        case, got[0], torch.zeros(3), "All gradients are 0 here: nothing to divide by."
+    )
     same(f"{case}: the length", length, 0.0, "The length before, 0.")
 
 
@@ -449,7 +453,7 @@ def sharpen(answer):
          answer(torch.tensor([100.0, 300.0, 200.0]), 0.1), [0.0, 1.0, 0.0],
          "Let softmax do the exponentials: exp(3000) is infinite.")  # fmt: skip
     rest = "What stays is scaled until it adds up to 1."
-    for k in (1, 2, 3, 4, 9):
+    for k in (1, 2, 3, 4):
         keep = p4 >= p4.sort(descending=True).values[min(k, 4) - 1]
         want = p4 * keep / (p4 * keep).sum()
         same(f"{case}, top_k = {k}", answer(z4, 1.0, k), want,
@@ -483,6 +487,8 @@ def sharpen(answer):
     want = p * (p >= s.gather(-1, kept - 1))
     same("two by three rows of seven, top_p = 0.6", answer(z_BV, top_p=0.6),
          want / want.sum(-1, keepdim=True), "Each row keeps its own.")  # fmt: skip
+    same(f"{case}, top_k = 9", answer(z4, 1.0, 9), p4,
+         "There are fewer than 9 characters: all stay.")  # fmt: skip
 
 
 # ---- without waiting ----
@@ -539,5 +545,5 @@ def linear_scan(answer):
     with _Counted() as counted:
         answer(a.sigmoid(), b)
     same("T = 1024: is it done in fewer than 1024 operations?", counted.count < 1024, True,
-         "A loop over time waits for each step. Join neighbours: about log2(T) = 10 "
-         "rounds, some thirty operations each.")  # fmt: skip
+         "As many operations as steps. A loop does that, and so do two calls on half the "
+         "length each: join neighbours, and make *one* call.")  # fmt: skip

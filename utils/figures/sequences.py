@@ -173,10 +173,11 @@ def _smooth(losses, width=10):
 def recall(runs, chance):
     "{name: losses} of the recall task beside the loss of guessing."
     fig, ax = plots.subplots(size=(7.2, 3.4))
-    colours = (plots.RED, plots.GREEN, plots.ORANGE, plots.BLUE)
-    for losses, colour in zip(runs.values(), colours):
+    colours = (plots.RED, plots.GREEN, plots.PURPLE, plots.BLUE)
+    looks = ("-", 4.5), ("-", 1.8), ("--", 1.8), ("-", 1.8)  # two lie on each other
+    for losses, colour, (dash, width) in zip(runs.values(), colours, looks):
         shown = np.maximum(_smooth(losses), 1e-3)
-        ax.plot(np.arange(len(shown)) + 9, shown, color=colour, lw=1.8)
+        ax.plot(np.arange(len(shown)) + 9, shown, dash, color=colour, lw=width)
     ends = {name: (np.mean(v[-10:]), c) for (name, v), c in zip(runs.items(), colours)}
     _spread_labels(ax, len(losses), ends, apart=0.24)
     ax.plot([0, len(losses)], [chance, chance], ":", color=plots.BLACK, lw=1)
@@ -186,7 +187,7 @@ def recall(runs, chance):
     ax.set_ylabel("loss, nats")
     solved = sum(np.mean(v[-10:]) < chance / 4 for v in runs.values())
     plots.title(
-        ax, f"One line of initialisation decides: {solved} of {len(runs)} solved"
+        ax, f"The numbers it starts with decide: {solved} of {len(runs)} solved"
     )
     parts = ", ".join(f"{n}: {np.mean(v[-10:]):.2g}" for n, v in runs.items())
     return fig, (
@@ -206,9 +207,7 @@ def mixture(text, counter_p, network_p):
         _shade(ax, shown, np.clip(nats / 6, 0, 1), colour=(0.77, 0.31, 0.0))
         ax.set_ylabel(f"{name}\n{nats.mean():.2f} nats", rotation=0, ha="right", va="center",
                       fontsize=9)  # fmt: skip
-    plots.title(
-        axes[0], "The darker, the more surprised: they stumble in different places"
-    )
+    plots.title(axes[0], "The darker, the more surprised: the mean softens the worst")
     parts = ", ".join(f"{n} {-np.log(p).mean():.2f}" for n, p in rows.items())
     return fig, (
         f"A piece of the unseen play of {len(text)} characters, shaded by surprise: mean "
@@ -240,7 +239,9 @@ def melody(melody_T, scores_CT, tune, rate, names, hears=216, step=32):
     low.set(xlabel="seconds", ylabel="note", ylim=(-0.7, 11.7), xlim=(0, seconds))
     right = np.mean(heard == played)
     plots.title(top, "A melody as its spectrum, with overtones and noise")
-    plots.title(low, f"Heard (red) on played (blue): {right:.0%} of the moments agree")
+    plots.title(
+        low, f"Heard (orange) on played (blue): {right:.0%} of the moments agree"
+    )
     return fig, (
         f"Above, the spectrum of {seconds:.0f} seconds of melody over time; below, the note "
         f"that the network hears in every 50 ms on the note played: {right:.0%} agree."

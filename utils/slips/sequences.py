@@ -95,6 +95,15 @@ def plain_share(count, total, kinds, shorter, discount=0.75):
     return np.where(total > 0, count / np.maximum(total, 1), shorter)
 
 
+@ex.blend.slip(
+    "Only a *context* never seen (total 0) leaves all to the shorter one; an unseen "
+    "character gets its share of what was collected."
+)
+def shorter_for_the_unseen(count, total, kinds, shorter, discount=0.75):
+    p = seq.blend(count, total, kinds, shorter, discount)
+    return np.where(np.asarray(count) > 0, p, shorter)
+
+
 # ---- embed_gradient ----
 
 
@@ -185,6 +194,17 @@ def one_bias(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh):
     return recurrent.rnn(x_BTD, h_BH, W_ih, W_hh, b_ih, 0 * b_hh)
 
 
+@ex.rnn.slip("Two biases: b_ih is missing.")
+def other_bias(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh):
+    return recurrent.rnn(x_BTD, h_BH, W_ih, W_hh, 0 * b_ih, b_hh)
+
+
+@ex.rnn.slip("The first state to return is the one *after* step 1.")
+def stored_before(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh):
+    out = recurrent.rnn(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh)
+    return torch.cat([h_BH.expand(out[:, 0].shape)[:, None], out[:, :-1]], 1)
+
+
 @ex.rnn.slip("It begins from 0: the first state is h_BH.")
 def from_zero(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh):
     return recurrent.rnn(x_BTD, 0 * h_BH, W_ih, W_hh, b_ih, b_hh)
@@ -242,12 +262,12 @@ def _walk(x_BTD, h0_BH, W_hh, out_BTH, grad_BTH, slope=None, after=False, back=N
     state = out_BTH if after else before
     dh, dW_ih, dW_hh, db = torch.zeros_like(h0_BH), 0, 0, 0
     for t in reversed(range(T)):
-        dz = (dh + grad_BTH[:, t]) * slope(out_BTH[:, t])
+        delta = (dh + grad_BTH[:, t]) * slope(out_BTH[:, t])
         if keep(t, T):
-            dW_ih = dW_ih + dz.T @ x_BTD[:, t]
-            dW_hh = dW_hh + dz.T @ state[:, t]
-            db = db + dz.sum(0)
-        dh = dz @ back
+            dW_ih = dW_ih + delta.T @ x_BTD[:, t]
+            dW_hh = dW_hh + delta.T @ state[:, t]
+            db = db + delta.sum(0)
+        dh = delta @ back
     return dW_ih, dW_hh, db, dh
 
 
@@ -259,7 +279,7 @@ def last_step_only(*given):
     return _walk(*given, keep=lambda t, T: t == T - 1)
 
 
-@ex.bptt.slip("The slope of tanh is missing: dz = dh * (1 - h**2).")
+@ex.bptt.slip("The slope of tanh is missing: delta = dh * (1 - h**2).")
 def no_slope(*given):
     return _walk(*given, slope=torch.ones_like)
 
@@ -281,7 +301,7 @@ def state_after(*given):
     return _walk(*given, after=True)
 
 
-@ex.bptt.slip("Forwards it was h @ W_hh.T, so backwards it is dz @ W_hh.")
+@ex.bptt.slip("Forwards it was h @ W_hh.T, so backwards it is delta @ W_hh.")
 def turned_back(x_BTD, h0_BH, W_hh, out_BTH, grad_BTH):
     return _walk(x_BTD, h0_BH, W_hh, out_BTH, grad_BTH, back=W_hh.T)
 
@@ -297,7 +317,7 @@ def loss_at_the_end_only(x_BTD, h0_BH, W_hh, out_BTH, grad_BTH):
 
 
 @ex.bptt.slip(
-    "Nothing comes back from step t+1: carry dh = dz @ W_hh on to the step before."
+    "Nothing comes back from step t+1: carry dh = delta @ W_hh on to the step before."
 )
 def no_way_back(*given):
     *d, dh = _walk(*given, back=torch.zeros_like(given[2]))
@@ -330,6 +350,34 @@ def stops_early(x_BTD, h0_BH, W_hh, out_BTH, grad_BTH):
 def turned_matrix(*given):
     dW_ih, dW_hh, db, dh = _walk(*given)
     return dW_ih, dW_hh.T, db, dh
+
+
+def _by_hand(x_BTD, h0_BH, W_hh, out_BTH, join):
+    "The walk back, where join(t, back, state after, state before) makes delta."
+    before = torch.cat([h0_BH[:, None], out_BTH[:, :-1]], 1)
+    dh, dW_ih, dW_hh, db = torch.zeros_like(h0_BH), 0, 0, 0
+    for t in reversed(range(x_BTD.shape[1])):
+        delta = join(t, dh, out_BTH[:, t], before[:, t])
+        dW_ih = dW_ih + delta.T @ x_BTD[:, t]
+        dW_hh = dW_hh + delta.T @ before[:, t]
+        db, dh = db + delta.sum(0), delta @ W_hh
+    return dW_ih, dW_hh, db, dh
+
+
+@ex.bptt.slip(
+    "The slope of tanh at step t is 1 - h_t ** 2, of the state that came *out* of it."
+)
+def slope_before(*given):
+    *cut, grad = given
+    return _by_hand(*cut, lambda t, dh, after, old: (dh + grad[:, t]) * (1 - old**2))
+
+
+@ex.bptt.slip(
+    "The slope multiplies both: what the loss says and what comes back from the next step."
+)
+def slope_of_one(*given):
+    *cut, grad = given
+    return _by_hand(*cut, lambda t, dh, after, old: grad[:, t] * (1 - after**2) + dh)
 
 
 # ---- reach ----
@@ -427,6 +475,8 @@ for name, sentence, cell in [
      "exchanged.", _gates("figo")),
     ("sigmoid_candidate", "The candidate is new content and may be negative: tanh, not "
      "sigmoid.", _gates(bends=dict.fromkeys("ifgo", torch.sigmoid))),
+    ("plain_candidate", "The candidate goes through a tanh.",
+     _gates(bends={**dict.fromkeys("ifo", torch.sigmoid), "g": lambda z: z})),
     ("no_last_tanh", "h is the output gate times the tanh of the new c.",
      _gates(last=lambda c: c)),
     ("forget_turned", "A forget gate of 1 keeps: it is f * c, not (1 - f) * c.",
@@ -467,6 +517,11 @@ def blind_gates(x, h, c, W_ih, W_hh, b_ih, b_hh):
 @ex.lstm_cell.slip("Two biases: b_hh is missing.")
 def one_bias_cell(x, h, c, W_ih, W_hh, b_ih, b_hh):
     return recurrent.lstm_cell(x, h, c, W_ih, W_hh, b_ih, 0 * b_hh)
+
+
+@ex.lstm_cell.slip("Two biases: b_ih is missing.")
+def other_bias_cell(x, h, c, W_ih, W_hh, b_ih, b_hh):
+    return recurrent.lstm_cell(x, h, c, W_ih, W_hh, 0 * b_ih, b_hh)
 
 
 # ---- remember ----
@@ -852,7 +907,8 @@ def one_softmax(logits_V, temperature=1.0, top_k=None, top_p=None):
 
 
 @ex.linear_scan.slip(
-    "This is the loop: right, and it waits at each of the T steps. Join neighbours."
+    "As many operations as steps. A loop does that, and so do two calls on half the "
+    "length each: join neighbours, and make *one* call."
 )
 def the_loop(a_BTD, b_BTD):
     return ex._loop(a_BTD, b_BTD)
@@ -893,16 +949,61 @@ def a_added(a_BTD, b_BTD):
     return _doubling(a_BTD, b_BTD, lambda a2, a1: a2 + a1)
 
 
-def _scan(a, b, join=lambda a1, b1, a2, b2: (a2 * a1, a2 * b1 + b2), first=1.0):
+def _even(a, odd, b):
+    "Places 2, 4, ... by one step each."
+    return a[:, 2::2] * odd[:, : (b.shape[1] - 1) // 2] + b[:, 2::2]
+
+
+def _scan(
+    a, b, join=lambda a1, b1, a2, b2: (a2 * a1, a2 * b1 + b2), first=1.0, even=_even
+):
     T = b.shape[1]
     if T <= 1:
         return first * b
     a1, b1, a2, b2 = a[:, : T - 1 : 2], b[:, : T - 1 : 2], a[:, 1::2], b[:, 1::2]
-    odd = _scan(*join(a1, b1, a2, b2), join, first)
+    odd = _scan(*join(a1, b1, a2, b2), join, first, even)
     h = torch.zeros_like(b)
     h[:, 0], h[:, 1::2] = b[:, 0], odd
-    h[:, 2::2] = a[:, 2::2] * odd[:, : (T - 1) // 2] + b[:, 2::2]
+    h[:, 2::2] = even(a, odd, b)
     return h
+
+
+@ex.linear_scan.slip(
+    "Two steps joined forget twice: their a is a2 * a1, here it stayed a2."
+)
+def keeps_the_later_a(a_BTD, b_BTD):
+    return _scan(a_BTD, b_BTD, lambda a1, b1, a2, b2: (a2, a2 * b1 + b2))
+
+
+@ex.linear_scan.slip(
+    "Places 1, 3, ... are right; place 2 is not: h_2 = a_2 h_1 + b_2, here without a_2."
+)
+def fills_without_a(a_BTD, b_BTD):
+    def even(a, odd, b):
+        return odd[:, : (b.shape[1] - 1) // 2] + b[:, 2::2]
+
+    return _scan(a_BTD, b_BTD, even=even)
+
+
+@ex.linear_scan.slip(
+    "Places 1, 3, ... are right; place 2 is not: h_2 = a_2 h_1 + b_2, here with a_1."
+)
+def fills_with_the_a_before(a_BTD, b_BTD):
+    def even(a, odd, b):
+        n = (b.shape[1] - 1) // 2
+        return a[:, 1::2][:, :n] * odd[:, :n] + b[:, 2::2]
+
+    return _scan(a_BTD, b_BTD, even=even)
+
+
+@ex.linear_scan.slip(
+    "Places 1, 3, ... are right; place 2 is not: h_2 = a_2 h_1 + b_2, here with h_3."
+)
+def fills_from_the_place_behind(a_BTD, b_BTD):
+    def even(a, odd, b):
+        return _even(a, odd.roll(-1, 1), b)
+
+    return _scan(a_BTD, b_BTD, even=even)
 
 
 @ex.linear_scan.slip(
