@@ -1,10 +1,16 @@
 """What every test starts from: no progress of the author's is read or written."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 
 from tests.stand_in import course  # noqa: F401  a fixture of several files
+
+# A shell starts what runs in its background with Ctrl-C ignored, and children inherit it:
+# the tests that interrupt a child would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -179,7 +179,9 @@ def test_every_term_of_a_table_of_words_leads_to_the_glossary():
     table = "## Words\n\n| English | 中文 | here |\n|---|---|---|\n| loss | 损失 | how wrong |"
     body = chapter(v4.new_markdown_cell(table, id="glossary")).body
     assert '<th scope="row"><a class="word"' in body
-    assert 'href="glossary.html#term-loss"' in body and '<td lang="zh">损失</td>' in body
+    assert (
+        'href="glossary.html#term-loss"' in body and '<td lang="zh">损失</td>' in body
+    )
 
 
 # ---- grids ----

@@ -14,7 +14,7 @@ def test_holds():
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
     import time
-    time.sleep(0.8)
+    time.sleep(2)
     child.communicate("\\n")
 """
 
