@@ -8,7 +8,7 @@ from utils.course.book.text import Page
 from utils.files import ROOT
 
 CLAIM = (
-    "Write gradient descent, an autograd engine, optimisers, a ring all-reduce and 4-bit "
+    "Write gradient descent, an autograd engine, convolutions, a GPT, a ring all-reduce and 4-bit "
     "weights yourself. Hold each against the industrial library. Measure all of it on "
     "your own laptop, without a GPU or a network."
 )
