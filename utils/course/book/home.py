@@ -8,9 +8,9 @@ from utils.course.book.text import Page
 from utils.files import ROOT
 
 CLAIM = (
-    "Write gradient descent, an autograd engine, convolutions, a GPT, a ring all-reduce and 4-bit "
-    "weights yourself. Hold each against the industrial library. Measure all of it on "
-    "your own laptop, without a GPU or a network."
+    "Write gradient descent, an autograd engine, convolutions, a GPT, a ring all-reduce "
+    "and 4-bit weights yourself. Hold each against the industrial library. Measure all "
+    "of it on your own laptop, without a GPU or a network."
 )
 GALLERY = (  # (chapter, cell) of pictures that a visitor stops for
     ("03_backprop", "moons-run"),
