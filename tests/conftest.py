@@ -12,6 +12,17 @@ from tests.stand_in import course  # noqa: F401  a fixture of several files
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files of which one alone takes a minute or more begin first: a worker that gets one of
+# them last keeps the others waiting.
+SLOW = (
+    "book ranks ranks_field exercises browser data_parallel other_types grading".split()
+)
+
+
+def pytest_collection_modifyitems(items):
+    first = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(SLOW)))
+
 
 @pytest.fixture(autouse=True)
 def progress_is_off(monkeypatch):

@@ -48,6 +48,10 @@ def command(stage, extra=()):
         several = len(named or files) > 1
     workers = AT_A_TIME + (stage == "unit" and AT_A_TIME > 1)
     split = ["-n", str(workers), "--dist", "loadfile"] if several else []
+    if split and stage == "unit":
+        split.append(
+            "--no-loadscope-reorder"
+        )  # tests/conftest.py has put slow ones first
     return [sys.executable, "-m", "pytest", *STAGES[stage], *split, *extra, *files]
 
 
