@@ -48,7 +48,10 @@ READY = """async () => {
 RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
 THEME = """async theme => {
     await window.jupyterapp.commands.execute("apputils:change-theme", {theme});
-    const there = () => document.body.dataset.jpThemeName === theme;
+    // JupyterLab shows its splash screen meanwhile: a second theme while one is still
+    // being taken away makes it take it away twice, which is an error of its own
+    const there = () => document.body.dataset.jpThemeName === theme
+        && !document.querySelector("#jupyterlab-splash");
     while (!there()) await new Promise(done => setTimeout(done, 50));
 }"""
 # The contrast of each verdict's word with what lies behind it, as drawn on a canvas.
