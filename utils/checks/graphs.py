@@ -7,6 +7,8 @@ import torch
 from utils.exercises import Chapter, Miss, same
 
 chapter = Chapter("08_graphs")
+# a check leaves the reader's dice alone
+keeps_random = torch.random.fork_rng(devices=[])
 double = torch.float64
 # where a right answer may well make a tensor of its own, all is float32
 SINGLE = {"atol": 1e-5, "rtol": 1e-5}
@@ -133,10 +135,10 @@ def gcn(answer):
         return H
 
     rule = "Each layer is spread(H @ W), with a ReLU between two layers."
-    same("one layer", answer(spread, X_ND, weights[:1]), slowly(weights[:1]),
-         "A single layer is the last one: no ReLU after it.")  # fmt: skip
     same("two layers", answer(spread, X_ND, [weights[0], weights[1]]),
          slowly(weights[:2]), rule)  # fmt: skip
+    same("one layer", answer(spread, X_ND, weights[:1]), slowly(weights[:1]),
+         "A single layer is the last one: no ReLU after it.")  # fmt: skip
     same("three layers", answer(spread, X_ND, weights), slowly(weights), rule)
     same("three layers, and a `spread` that does nothing",
          answer(lambda H_ND: H_ND, X_ND, weights),
@@ -203,6 +205,12 @@ def label_propagation(answer):
         ("a path of 4, ends known", [(0, 1), (1, 2), (2, 3)], [0, 3], None),
         ("seven nodes, 0 and 4 known, 6 alone", SEVEN, [0, 4], None),
         ("the same with weights", SEVEN, [3, 0, 4], WEIGHTS),
+        (
+            "a path of 4, weights below 1",
+            [(0, 1), (1, 2), (2, 3)],
+            [0, 3],
+            [0.2, 0.3, 0.1],
+        ),
     ]:
         N = 4 if len(pairs) == 3 else 7
         A_NN, known_N = (
@@ -266,8 +274,10 @@ def _by_number(A_NN, X_ND):
     "p = torch.randperm(len(X_ND)); return torch.allclose(f(A_NN[p][:, p], X_ND[p]), "
     "f(A_NN, X_ND)[p], atol=1e-5)",
 )
+@keeps_random
 def is_equivariant(answer):
     "A test: do the outputs move with the nodes?"
+    torch.manual_seed(0)  # the same orders for everybody: a slip then fails as its twin
     W, X_ND = _draw(3, 3, seed=5), _draw(7, 3)
     for case, models, want, rule in [
         ("X @ W; A @ X; A.T @ X; the mean of all in each row; the degrees",
@@ -301,10 +311,10 @@ def uses_graph(answer):
     W, X_ND = _draw(3, 3, seed=5).float(), _draw(7, 3).float()
     full_NN = torch.ones(7, 7)
     for case, models, want in [
-        ("X @ W; X + 0 * (A @ X); the mean of all rows in each; 1 everywhere",
+        ("X @ W; X + 0 * (A @ X); the mean of all rows; 1; 2 * X if all edges are loops",
          [lambda A, X: X @ W, lambda A, X: X + 0 * (A @ X),
-          lambda A, X: X.mean(0).expand(len(X), -1), lambda A, X: torch.ones_like(X)],
-         False),
+          lambda A, X: X.mean(0).expand(len(X), -1), lambda A, X: torch.ones_like(X),
+          lambda A, X: X * (1 + bool(A.sum() and A.trace() == A.sum()))], False),
         ("A @ X; X + A @ X; X times the number of edges; X + 0.01 * (A @ X); a network",
          [lambda A, X: A @ X, lambda A, X: X + A @ X, lambda A, X: A.sum() * X,
           lambda A, X: X + 0.01 * (A @ X),

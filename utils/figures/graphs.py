@@ -139,7 +139,7 @@ def pairs(right):
     )
     low, high = (f([np.median(c) for c in right.values()]) for f in (min, max))
     plots.title(
-        ax, f"Two ordinary members tell less: typically {low:g} to {high:g} right"
+        ax, f"Two random members tell less: typically {low:g} to {high:g} right"
     )
     listed = ", ".join(
         f"{n.replace(chr(10), ' ')} {np.median(c):g}" for n, c in right.items()

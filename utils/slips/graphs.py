@@ -192,6 +192,13 @@ def never_spreads(spread, X_ND, weights):
     return graph.gcn(lambda H_ND: H_ND, X_ND, weights)
 
 
+@ex.gcn.slip("The last layer mixes, too: `spread` comes after every matrix.")
+def spreads_but_in_the_last(spread, X_ND, weights):
+    for W_DH in weights[:-1]:
+        X_ND = spread(X_ND @ W_DH).relu()
+    return X_ND @ weights[-1]
+
+
 @ex.gcn.slip("The ReLU comes before `spread`: first the neighbours mix, then the bend.")
 def relu_too_early(spread, X_ND, weights):
     for W_DH in weights[:-1]:
@@ -399,6 +406,17 @@ def counts_friends(A_NN, Y_NC, known_N, steps):
 
 
 @ex.label_propagation.slip(
+    "`clamp(min=1)` also changes the degrees between 0 and 1: replace the zeros alone."
+)
+def clamps_at_one(A_NN, Y_NC, known_N, steps):
+    share_NC = Y_NC * known_N[:, None]
+    for _ in range(steps):
+        share_NC = A_NN @ share_NC / A_NN.sum(1, keepdim=True).clamp(min=1)
+        share_NC[known_N] = Y_NC[known_N]
+    return share_NC
+
+
+@ex.label_propagation.slip(
     "One step too few: after `steps` steps there were `steps` means."
 )
 def one_step_short(A_NN, Y_NC, known_N, steps):
@@ -533,6 +551,11 @@ def both_gone(f, A_NN, X_ND):
     )
 
 
+@ex.uses_graph.slip("Self-loops are edges, too: compare with a matrix of zeros.")
+def leaves_self_loops(f, A_NN, X_ND):
+    return not torch.allclose(f(A_NN, X_ND), f(torch.eye(len(A_NN)), X_ND))
+
+
 @ex.uses_graph.slip("The rows are shuffled, not the graph: any model notices that.")
 def shuffles_rows(f, A_NN, X_ND):
     return not torch.allclose(f(A_NN, X_ND), f(A_NN, X_ND.flip(0)))
@@ -646,6 +669,15 @@ def _rough(A_NN, Z_ND):
 
 def _root(A_NN):
     return (A_NN.sum(1, keepdim=True) + 1).sqrt()
+
+
+@ex.roughness.slip(
+    "The friends are counted: where edges have weights, a degree is 1 + their sum."
+)
+def counted_friends(A_NN, H_ND):
+    Z_ND = H_ND / ((A_NN > 0).sum(1) + 1).sqrt()[:, None]
+    gap_NN = ((Z_ND[:, None] - Z_ND[None]) ** 2).sum(2)
+    return (A_NN * gap_NN).sum() / 2
 
 
 @ex.roughness.slip(
