@@ -1,5 +1,6 @@
 """What every test starts from: no progress of the author's is read or written."""
 
+import re
 import signal
 from types import SimpleNamespace
 
@@ -22,6 +23,22 @@ SLOW = (
 def pytest_collection_modifyitems(items):
     first = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: first.get(item.path.stem, len(SLOW)))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    "A file's tests go to one worker, those of all checks and slips a chapter at a time."
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.option.dist != "loadfile":
+        return None
+
+    class ByFileAndChapter(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            of_chapter = re.match(r".*test_exercises\.py::\w+\[\d\d", nodeid)
+            return of_chapter[0][-2:] if of_chapter else super()._split_scope(nodeid)
+
+    return ByFileAndChapter(config, log)
 
 
 @pytest.fixture(autouse=True)

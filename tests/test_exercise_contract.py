@@ -1,6 +1,7 @@
 """The exercise contract: three verdicts, the reference on a miss, nothing raises."""
 
 import json
+import sys
 import time
 from types import SimpleNamespace
 
@@ -518,9 +519,19 @@ def careful_loop(x):
             pass
 
 
-@pytest.mark.parametrize(
-    "answer", [loop, stubborn_loop, stubborn_sleep, sleep, careful_loop]
+deaf = pytest.mark.skipif(  # Ctrl-C does not end it either, nor does a thread
+    sys.version_info < (3, 11),
+    reason="Python 3.10 looks for no signal in a loop that is one try without a call",
 )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        loop, stubborn_sleep, sleep,
+        pytest.param(stubborn_loop, marks=deaf), pytest.param(careful_loop, marks=deaf),
+    ],
+)  # fmt: skip
 def test_an_answer_that_never_ends_is_stopped(answer):
     exercise = toy(seconds=0.15)
     began = time.perf_counter()

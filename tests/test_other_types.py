@@ -30,7 +30,7 @@ SLOW = {  # cells that meet no answer's result in a new way
     "objects-per-second ladder digits-time recursion-breaks tape-holds reveal-ladder",
     "04_optimizers": "race-run race-reveal race-figure deep stopping-run stopping-prove "
     "stopping-figure row-gradients noise-run noise-figure lab",
-    "13_gpu": "race vanish-run recover recover-figure bf16-prove bf16-speed mine machines",
+    "13_gpu": "trace race vanish-run recover recover-figure bf16-prove bf16-speed mine machines",
     "16_collectives": "introduce processes on-processes real-deadlock own-weights "
     "broadcast-real there-and-back prove-exact-run count-bytes same-errors steps-and-bytes fit-run "
     "fit-figure crossing-figure test-choice-run networks-figure networks-table "

@@ -24,7 +24,8 @@ class time_limit:
     wait; elsewhere a watching thread raises at the next Python instruction. Both repeat,
     and signals that were swallowed raise inside the handler of a bare `except:` as well,
     so that a loop around one cannot hold out for ever. Code that stays inside one call
-    of a C library is stopped only when that call returns.
+    of a C library is stopped only when that call returns, and Python 3.10 never looks up
+    in a loop that is one `try` without any call.
     """
 
     def __init__(self, seconds, patience=6, again=0.05):
