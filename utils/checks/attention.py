@@ -180,7 +180,8 @@ def rotate(answer):
          "(a cos - b sin, a sin + b cos).", rtol=1e-5)  # fmt: skip
     x = draws(2, 3, 5, 6)
     same("position 0 turns nothing", answer(x, torch.zeros(5, dtype=torch.long)), x,
-         "An angle of 0 leaves the vector as it is.")  # fmt: skip
+         "An angle of 0 leaves the vector as it is: are the pairs put back where they "
+         "came from?")  # fmt: skip
     positions = torch.tensor([3, 4, 5, 9, 40])
     got = answer(x, positions)
     same("5 tokens of 2 rows and 3 heads: the lengths of the vectors",
@@ -282,7 +283,8 @@ def Block(answer):
          "x + out(attention(...)), then x + down(relu(up(rms(x))) ** 2).",
          rtol=1e-4, atol=1e-5)  # fmt: skip
     same("the same text at positions 7 to 11", block(x, positions + 7), want,
-         "Rotary positions see distances: hand positions_T to rotate, for q and for k.",
+         "Rotary positions see distances: hand positions_T to rotate, for q and for k, "
+         "before keep gets the keys.",
          rtol=1e-4, atol=1e-5)  # fmt: skip
     same("positions 0, 2, 4, 6, 8", block(x, 2 * positions),
          _block_by_hand(block, x, 2 * positions, 3), "The positions are the ones that come "
@@ -305,7 +307,7 @@ def Block(answer):
 @chapter.exercise(
     "Divide by the norm first, so that no singular value is above 1. Then the formula, "
     "`steps` times.",
-    "A = X @ X.mT; X = a * X + (b * A + c * A @ A) @ X. Tall matrices are turned over "
+    "A = X @ X.mT; X = a * X + (b * A + c * A @ A) @ X. Tall matrices are transposed "
     "before and after, so that A is the smaller square.",
     "X = G / G.norm(); transpose if M > N; loop; transpose back.",
 )
@@ -346,7 +348,7 @@ def orthogonal(answer):
         with Largest() as seen:
             answer(draws(*shape))
         same(f"G of shape {shape}: the most numbers in one tensor", seen.most, 120,
-             "Turn tall matrices over first: A is the smaller square, 3 by 3 here.")  # fmt: skip
+             "Transpose tall matrices first: A is the smaller square, 3 by 3 here.")  # fmt: skip
 
 
 class Largest(TorchDispatchMode):
@@ -402,6 +404,7 @@ def _written(ids_BT, count, V=11):
     "new = ids; in the loop: logits = model(ids) if cache is None else model(new, "
     "cache=cache); new = pick(logits[:, -1], temperature); ids = torch.cat((ids, new), 1)",
 )
+@keeps_random
 def generate(answer):
     "One token after another, with and without a cache."
     prompt = torch.tensor([[3, 1, 4], [2, 7, 1]])
@@ -421,6 +424,10 @@ def generate(answer):
         same(f"{count}: what the model was asked to read, with a cache", model.calls,
              [(2, 3)] + [(2, 1)] * (count - 1), "First the prompt, then one new token at a "
              "time.")  # fmt: skip
+    got = torch.as_tensor(answer(Script(), prompt, 40, cache=None, temperature=9))
+    likeliest = got.tolist() == _written(prompt, 40)
+    same("80 tokens at temperature 9: is each the likeliest?", likeliest, False,
+         "`temperature` goes on to pick: above 0 a token is drawn.")  # fmt: skip
     same("0 tokens", answer(Script(), prompt, 0, cache=None, temperature=0), prompt,
          "Nothing to write: the prompt comes back.")  # fmt: skip
 
@@ -531,7 +538,7 @@ def induction(answer):
         (4, [0, 1, 2, 1, 3, 1]),
         (30, [0, *range(1, 25), *range(1, 25)]),
     ]:
-        x = F.one_hot(torch.tensor(ids), V).double()
+        x = F.one_hot(torch.tensor(ids), V).float()  # torch.eye(T) has this dtype
         got = torch.as_tensor(answer(x))
         shown = ids if len(ids) < 10 else "0, 1 .. 24, 1 .. 24"
         same(f"tokens {shown}: the shape", list(got.shape), list(x.shape),
@@ -544,7 +551,7 @@ def induction(answer):
              got[places[0]], known[0][1], rule, atol=1e-3)  # fmt: skip
         same(f"tokens {shown}: after every token that came before", got[places],
              np.array([row for _, row in known]), rule, atol=1e-3)  # fmt: skip
-    x = F.one_hot(torch.tensor([0, 1, 2, 3, 1, 2, 3]), 5).double()
+    x = F.one_hot(torch.tensor([0, 1, 2, 3, 1, 2, 3]), 5).float()
     other = x.clone()
     other[5:] = x[[3, 1]]
     same("the last two tokens are changed: do the rows before them stay?",

@@ -23,6 +23,9 @@ LOOKS = {
 }
 
 
+WHOLE = 24  # as many numbers of an array are shown whole
+
+
 def _ink(colour):
     "A colour as a style: drawn to the theme's own text colour, to be read on its page."
     return f"color:{colour};color:color-mix(in srgb,{colour} 60%,currentcolor)"
@@ -63,18 +66,27 @@ def _brief(value, limit=240):
             value = as_array(value)
         if isinstance(value, np.ndarray):
             few = value if value.ndim < 4 else value.reshape(-1)
-            with np.printoptions(precision=5, threshold=24, edgeitems=3, suppress=True):
+            with np.printoptions(
+                precision=5, threshold=WHOLE, edgeitems=3, suppress=True
+            ):
                 text = np.array2string(few, separator=", ")
-            if value.size > 24:
+            if value.size > WHOLE:
                 return f"{_cut(text, limit)}  shape {value.shape}"
         elif isinstance(value, (float, np.floating)):
             text = f"{float(value):.6g}"
         else:
             with np.printoptions(legacy="1.25"):  # 2.5, not np.float64(2.5)
-                text = repr(value)
+                text = repr(_rounded(value))
     except BaseException as error:
         text = f"an object whose text raises {type(error).__name__}"
     return _cut(text, limit)
+
+
+def _rounded(value):
+    "A plain list or tuple with its floats to 6 digits, as an array shows them."
+    if type(value) in (list, tuple):
+        return type(value)(map(_rounded, value))
+    return float(f"{value:.6g}") if type(value) is float else value
 
 
 def _cut(text, limit):
@@ -103,11 +115,29 @@ def of_failure(exercise, failure, sentence):
                 _row("case", miss.case),
                 _row("came out", _brief(miss.got)),
                 _row("expected", _brief(miss.want)),
+                *_farthest(miss.got, miss.want),
             ]
         return "\n".join(lines)
     raised = of_error(failure.error, exercise.test.__code__.co_filename)
     case = [_row("case", failure.call)] if failure.call else []
     return "\n".join([*([sentence] if sentence else []), raised, *case])
+
+
+def _farthest(got, want):
+    "The place where two arrays differ most, a row of the report, where they are not shown whole."
+    try:
+        got, want = as_array(got), as_array(want)
+        if got.shape != want.shape or got.size <= WHOLE:
+            return []
+        place = np.unravel_index(np.nanargmax(abs(got * 1.0 - want)), got.shape)
+        place = tuple(map(int, place))
+        if _brief(got[place]) == _brief(want[place]):
+            return []
+        return [
+            _row("at", f"{list(place)} {_brief(got[place])}, not {_brief(want[place])}")
+        ]
+    except Exception:  # of other kinds, or with nan everywhere
+        return []
 
 
 def _slow(exercise, cpu, wall):

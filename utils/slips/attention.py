@@ -168,6 +168,20 @@ def window_top_left(T, S, width):
     return torch.ones(T, S, dtype=torch.bool).tril().triu(1 - width)
 
 
+@ex.window_mask.slip("The window forgets S - T: asker i stands at S - T + i.")
+def window_without_offset(T, S, width):
+    return right.causal_mask(T, S).triu(1 - width)
+
+
+@ex.window_mask.slip(
+    "Only the last columns are seen: each asker has a window of its own."
+)
+def last_columns(T, S, width):
+    seen = right.causal_mask(T, S)
+    seen[:, : max(S - width, 0)] = False
+    return seen
+
+
 @ex.window_mask.slip("This keeps what is too far back and drops the window itself.")
 def outside(T, S, width):
     return torch.ones(T, S, dtype=torch.bool).tril(S - T - width)
@@ -611,6 +625,11 @@ def only_one(model, ids, count, cache=None, temperature=0):
     return _generate(model, ids, min(count, 1), cache)
 
 
+@ex.generate.slip("`temperature` is ignored: hand it on to pick.")
+def always_the_likeliest(model, ids, count, cache=None, temperature=0):
+    return _generate(model, ids, count, cache)
+
+
 # ---- train_bpe ----
 
 
@@ -738,9 +757,9 @@ def whole_text(nats, tokens, size):
 
 SHARP = 1000.0
 ITSELF = (
-    "Here a token comes out as itself. Look at the first look-up alone: its row t must be "
-    "token t - 1. Then the query is the token, the key what the first one found, and the "
-    "value the token."
+    "Here a token comes out as itself. Either row t of the first look-up is not token "
+    "t - 1, or the second hands over what it compared: its query is the token, its key "
+    "what the first one found, its value the token."
 )
 
 
