@@ -303,24 +303,25 @@ def starved(answer, seconds):
     hog = [
         sys.executable,
         "-c",
-        f"import os\nos.sched_setaffinity(0, {core})\nwhile 1: 0",
+        f"import os\nos.sched_setaffinity(0, {core})\nprint(1, flush=True)\nwhile 1: 0",
     ]
-    running = [subprocess.Popen(hog) for _ in range(3)]
+    running = [subprocess.Popen(hog, stdout=subprocess.PIPE) for _ in range(3)]
     before = os.sched_getaffinity(0)
     try:
+        for process in running:
+            process.stdout.readline()  # it runs
         os.sched_setaffinity(0, core)
-        time.sleep(0.2)
         return limited(seconds, answer)
     finally:
         os.sched_setaffinity(0, before)
         for process in running:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def test_a_busy_machine_makes_no_answer_slow():
     def answer():
-        end = time.process_time() + 0.5
+        end = time.process_time() + 0.3
         while time.process_time() < end:
             pass
         return "in time"
