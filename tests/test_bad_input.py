@@ -44,8 +44,13 @@ from utils.built import (
     rules,
     seq,
     train,
+    warps,
 )
+from utils.built import kernels as gpu_kernels
 from utils.built.autograd import Tensor
+from utils.built.tile import jit as tile_jit
+from utils.built.tile import tl
+from utils.built.tile_files import Descriptor, borrow
 from utils.data import graphs, pictures
 from utils.data.tones import tones
 from utils.practice import Network, rehearse
@@ -842,6 +847,72 @@ GPT = [
     (lambda: bpe.bits_per_byte(1.0, 0, 5), "tokens is a whole number, at least 1"),
     (lambda: bpe.bits_per_byte(-1.0, 3, 5), "nats is a number of at least 0"),
 ]
+
+
+def _tile_launch(body, x=None, grid=(2,), **options):
+    "Programs of a kernel whose body is a function of a pointer and of 16 places."
+
+    def kernel(x_ptr):
+        body(x_ptr, tl.arange(0, 16))
+
+    x = torch.zeros(32) if x is None else x
+    return tile_jit(kernel)[grid](x, **options)
+
+
+ones_16 = lambda: tl.full((16, 16), 1, dtype=tl.float32)  # noqa: E731
+TILE = [
+    (lambda: _tile_launch(lambda p, i: tl.load(p + i + 17)), "program 0 reaches for element 32 of x_ptr, which has 32"),
+    (lambda: _tile_launch(lambda p, i: tl.store(p + i - 1, i)), "reaches for element -1 of x_ptr"),
+    (lambda: _tile_launch(lambda p, i: tl.store(p + i, i)), "program 1 writes element 0 of x_ptr, which another program writes as well"),
+    (lambda: _tile_launch(lambda p, i: tl.store(p + i // 2, i), grid=(1,)), "two lanes of program 0 write different values"),
+    (lambda: _tile_launch(lambda p, i: tl.load(p + 0.5 * i)), "moves by whole numbers, not by float32"),
+    (lambda: _tile_launch(lambda p, i: tl.load(i)), "tl.load wants a pointer, not a Block"),
+    (lambda: _tile_launch(lambda p, i: tl.load(p + p)), "two pointers are added"),
+    (lambda: _tile_launch(lambda p, i: tl.load(p + i, mask=i)), "a mask is true or false, not int32"),
+    (lambda: _tile_launch(lambda p, i: tl.load(p + i, other=0)), "no mask here"),
+    (lambda: _tile_launch(lambda p, i: tl.load(p + i, mask=i[:, None] < 3)), "does not fit the pointer's (16,)"),
+    (lambda: _tile_launch(lambda p, i: tl.store(p + i, tl.arange(0, 8))), "(8,) does not fit the pointer's (16,)"),
+    (lambda: _tile_launch(lambda p, i: tl.arange(0, 10)), "powers of two, not 10"),
+    (lambda: _tile_launch(lambda p, i: tl.zeros((4, i), dtype=tl.float32)), "known when the kernel is compiled"),
+    (lambda: _tile_launch(lambda p, i: tl.zeros((4,), dtype=float)), "a type is tl.float32"),
+    (lambda: _tile_launch(lambda p, i: i + tl.arange(0, 8)), "the shapes (16,) and (8,) do not fit"),
+    (lambda: _tile_launch(lambda p, i: i + "1"), "with blocks and numbers, not with a str"),
+    (lambda: _tile_launch(lambda p, i: i[3]), "only [:, None] and [None, :]"),
+    (lambda: _tile_launch(lambda p, i: (i < 3) and (i > 1)), "& and | in place of `and` and `or`"),
+    (lambda: _tile_launch(lambda p, i: list(i)), "all its lanes work at once"),
+    (lambda: _tile_launch(lambda p, i: range(i[:, None])), "a whole number is wanted"),
+    (lambda: _tile_launch(lambda p, i: np.exp(i)), "ufunc"),
+    (lambda: _tile_launch(lambda p, i: (1.0 * i) & 3), "want whole numbers or masks"),
+    (lambda: _tile_launch(lambda p, i: tl.exp(i)), "tl.exp wants float32, not int32"),
+    (lambda: _tile_launch(lambda p, i: tl.exp(0.5)), "exp wants a block, not a float"),
+    (lambda: _tile_launch(lambda p, i: tl.sum(i, 1)), "axis 1 of a block (16,)"),
+    (lambda: _tile_launch(lambda p, i: tl.dot(ones_16(), ones_16().to(tl.float16))), "one type for both, not float32 and float16"),
+    (lambda: _tile_launch(lambda p, i: tl.dot(ones_16(), tl.full((8, 16), 1, dtype=tl.float32))), "(16, 16) and (8, 16) do not fit"),
+    (lambda: _tile_launch(lambda p, i: tl.dot(tl.full((8, 16), 1, dtype=tl.float32), ones_16())), "sides of 16 or more"),
+    (lambda: _tile_launch(lambda p, i: tl.dot(i[:, None] + i[None, :], i[:, None] + i[None, :])), "wants floating point"),
+    (lambda: _tile_launch(lambda p, i: tl.dot(ones_16(), ones_16(), i)), "acc is (16,)"),
+    (lambda: _tile_launch(lambda p, i: tl.dot(ones_16(), ones_16(), input_precision="fp32")), "'ieee' or 'tf32', not 'fp32'"),
+    (lambda: _tile_launch(lambda p, i: tl.split(i)), "a last axis of 2"),
+    (lambda: _tile_launch(lambda p, i: _tile_launch(lambda p, i: None)), "a kernel does not launch a kernel"),
+    (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4, 4).T), "not contiguous: pass x_ptr.contiguous()"),
+    (lambda: _tile_launch(lambda p, i: None, x=np.zeros((4, 4)).T), "not contiguous"),
+    (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4).bfloat16()), "use float16"),
+    (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4, device="meta")), "lies on meta"),
+    (lambda: _tile_launch(lambda p, i: None, x=[1, 2]), "a tensor or a number, not a list"),
+    (lambda: _tile_launch(lambda p, i: None, grid=(2.5,)), "a grid is (x,), (x, y) or (x, y, z), not (2.5,)"),
+    (lambda: _tile_launch(lambda p, i: None, grid=(1, 1, 1, 1)), "a grid is (x,)"),
+    (lambda: _tile_launch(lambda p, i: None, wrong=3), "unexpected keyword argument 'wrong'"),
+    (lambda: tl.program_id(0), "tl works inside a kernel"),
+    (lambda: gpu_kernels.add_kernel(1, 2, 3, 4, 5), "launch it, kernel[grid](...)"),
+    (lambda: gpu_kernels.add_kernel[(1,)](y, y), "missing a required argument: 'out_ptr'"),
+    (lambda: Descriptor.from_tensor(torch.zeros(3), [16]), "a tensor with two axes"),
+    (lambda: borrow("no such file.py"), "No such file"),
+    (lambda: warps.sectors([1], 0), "size is a whole number, at least 1, not 0"),
+    (lambda: warps.occupancy(0, 32, 0), "warps is a whole number, at least 1, not 0"),
+    (lambda: warps.occupancy(4, 0, 0), "registers is a whole number, at least 1, not 0"),
+    (lambda: warps.occupancy(4, 32, -1), "shared is a whole number, at least 0, not -1"),
+]  # fmt: skip
+
 ROWS = {
     "attention": ATTENTION,
     "gpt": GPT,
@@ -869,6 +940,7 @@ ROWS = {
     "data_parallel": DATA_PARALLEL,
     "rehearsal": REHEARSAL,
     "quant": QUANT,
+    "tile and kernels": TILE,
     "packed": PACKED,
     "kernels": KERNELS,
     "bert": BERT,

@@ -52,6 +52,11 @@ EARNED = {
         "utils.built.precision": "value_of round_to LossScaler amp_step",
         "utils.built.profiling": "saved_bytes step_bytes step_flops idle_share Work",
     },
+    "kernels": {
+        "utils.built.kernels": "add_kernel transpose_kernel softmax_kernel total_kernel "
+        "matmul_kernel flash_forward flash_keys int4_matmul",
+        "utils.built.warps": "sectors bank_conflicts grouped occupancy",
+    },
     "data_parallel": {
         "utils.built.data_parallel": "mean_of_shards average_gradients synchronise "
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "

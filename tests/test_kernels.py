@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from utils.bench.kernels import attention, matmul, rows
+from utils.bench.kernels import compiled as chapter_15
 
 OLD = (
     triton.__version__ < "3.7" and numpy.lib.NumpyVersion(numpy.__version__) >= "2.4.0"
@@ -102,6 +103,15 @@ def test_attention_backward():
     assert made.metadata.shared <= SHARED and "wgmma" in made.asm["ptx"]
 
 
+@pytest.mark.parametrize("case", chapter_15.CASES[::4], ids=lambda case: case[0])
+def test_chapter_15s_own(case):
+    "utils/built/kernels.py, which the small interpreter runs, as Triton's compiler takes it."
+    row = chapter_15.row(*case)
+    assert row["shared_bytes"] <= SHARED and "Used" in row["ptxas"]
+    if case[0].startswith(("matmul", "flash")):
+        assert row["wgmma"] + row["mma_sync"] > 0, "on the tensor cores"
+
+
 def test_configurations_fit_in_shared_memory():
     for way, configs in matmul.CONFIGS.items():
         for c in configs:
@@ -114,6 +124,7 @@ def test_configurations_fit_in_shared_memory():
 INTERPRETED = """
 import torch
 from utils.bench.kernels import attention, matmul, rows
+from utils.bench.kernels import compiled as chapter_15
 
 torch.manual_seed(0)
 near = lambda got, want: assert_(torch.allclose(got, want, atol=1e-4))

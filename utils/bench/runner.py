@@ -37,8 +37,9 @@ from utils.files import ROOT  # noqa: E402
 def discover():
     "Import utils/bench/SLUG.py of every chapter that has one, which fills the registry."
     for chapter in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")):
-        if Path(__file__).with_name(f"{chapter.stem[3:]}.py").exists():
-            import_module(f"utils.bench.{chapter.stem[3:]}")
+        slug, here = chapter.stem[3:], Path(__file__).parent
+        if (here / f"{slug}.py").exists() or (here / slug / "__init__.py").exists():
+            import_module(f"utils.bench.{slug}")
     return REGISTRY
 
 

@@ -46,6 +46,7 @@ def kernel(dev, quick=False):
         _groups,
         _sweep,
         _ragged,
+        _taught,
     ):
         name = part.__name__.strip("_")
         if dev.left() < 10:
@@ -319,3 +320,41 @@ def _ragged(dev, sizes, quick):
         rows, bad = _one_forward(dev, attention, 2, 2, T, 64, causal, configs)
         yield from rows + bad
         yield from _one_backward(dev, attention, 2, 2, T, 64, causal, attention.BACKWARD[64][:1])  # fmt: skip
+
+
+def _taught(dev, sizes, quick):
+    "Chapter 15's own matmul_kernel and flash_forward: masks everywhere, hardly tuned."
+    from utils.bench.kernels.compiled import for_triton
+    from utils.built import kernels as own
+
+    n = sizes["matmul"][0]
+    a, b, out, want = _matrices(dev, n, n, n)
+    product, candidates = for_triton(own.matmul_kernel), []
+    for BM, BN in ((128, 128),) if quick else ((128, 128), (128, 256)):
+        config = {"BM": BM, "BN": BN, "BK": 64, "GROUP": 8, "num_warps": 8,
+                  "num_stages": 3}  # fmt: skip
+        grid = (-(-n // BM) * -(-n // BN),)
+        launch = (product, grid, (a, b, out, n, n, n), config)
+        candidates.append(("chapter 15", config, [launch]))
+    theirs = {"cuBLAS": lambda: torch.mm(a, b, out=out)}
+    made, bad = race(dev, candidates, theirs, [out], [want],
+                      {"kernel": "taught", "way": "matmul", "size": n}, 2 * n**3, "FLOP")  # fmt: skip
+    yield from made + bad
+    yield None
+    tokens, width, T, _ = sizes["attention"]
+    B, H, D = tokens // T, width // 64, 64
+    (q, k, v), _ = _heads(dev, B, H, T, D)
+    o, lse = torch.empty_like(q), torch.empty(B, H, T, device=dev.device)
+    with Precision("fp32"), torch.no_grad():
+        want = [_sdpa(*(x[:1, h].float() for x in (q, k, v)), True, SDPBackend.MATH)
+                for h in range(H)]  # fmt: skip
+    config = {"D": D, "BM": 128, "BN": 64, "CAUSAL": True, "num_warps": 8, "num_stages": 3}  # fmt: skip
+    launch = (for_triton(own.flash_forward), (-(-T // 128), B * H),
+              (q, k, v, o, lse, T, D**-0.5), config)  # fmt: skip
+    theirs = {"SDPA flash": lambda: _sdpa(q, k, v, True, SDPBackend.FLASH_ATTENTION)}
+    labels = {"kernel": "taught", "way": "attention", "T": T, "D": D, "H": H, "B": B,
+              "causal": True}  # fmt: skip
+    made, bad = race(dev, [("chapter 15", config, [launch])], theirs,
+                      [o[:1, h] for h in range(H)], want, labels,
+                      flop(B, H, T, D, True, False), "FLOP")  # fmt: skip
+    yield from made + bad
