@@ -42,6 +42,7 @@ from utils.built import (
     resnet,
     rows,
     rules,
+    scaling,
     seq,
     train,
     warps,
@@ -913,7 +914,31 @@ TILE = [
     (lambda: warps.occupancy(4, 32, -1), "shared is a whole number, at least 0, not -1"),
 ]  # fmt: skip
 
+SCALING = [
+    (lambda: scaling.Guesser(0, 4), "V is a whole number, at least 1, not 0"),
+    (lambda: scaling.train(ids.repeat(9, 3), 5, 4, steps=0), "steps is a whole number"),
+    (lambda: scaling.training_flops(torch.nn.Linear(2, 3), 0.5), "tokens is a whole"),
+    (lambda: scaling.fit_line([5], [2]), "at least 2 runs, sizes and losses above 0"),
+    (lambda: scaling.fit_line([5, -6], [2, 1]), "sizes and losses above 0"),
+    (lambda: scaling.fit_offset([5, 6, 7], [2, 1]), "do not fit"),
+    (lambda: scaling.fit_offset([5, 6], [2, 1]), "at least 3 runs"),
+    (lambda: scaling.isoflop([5, 6], [2, 1]), "at least 3 runs"),
+    (lambda: scaling.optimum(1, 0, 1, 1, 1), "alpha is a number above 0, not 0"),
+    (lambda: scaling.optimum(1, 1, 1, 1, -3), "C is a number above 0, not -3"),
+    (lambda: scaling.fit_surface([5, 6], [2, 1], [2, 1]), "the same five runs or more"),
+    (
+        lambda: scaling.mup_rates({"w": (3, 4)}, {"v": (3, 4)}, 0.1),
+        "both networks have parameters of the same names",
+    ),
+    (lambda: scaling.mup_rates({}, {}, -0.1), "lr is a number of at least 0"),
+    (
+        lambda: scaling.corrupt(ids, ids, ids, ids, 9),
+        "chosen is boolean, not torch.int64",
+    ),
+    (lambda: scaling.finetune(torch.nn.Linear(2, 3), [], -1), "lr is a number"),
+]
 ROWS = {
+    "scaling": SCALING,
     "attention": ATTENTION,
     "gpt": GPT,
     "descent": DESCENT,

@@ -74,6 +74,10 @@ EARNED = {
         "utils.built.muon": "orthogonal",
         "utils.built.bpe": "train_bpe bits_per_byte",
     },
+    "scaling": {
+        "utils.built.scaling": "corrupt training_flops fit_line fit_offset isoflop "
+        "optimum misfit mup_rates finetune",
+    },
     "optimizers": {
         "utils.built.optim": "momentum adagrad rmsprop adam adamw warmup_cosine he_init "
         "soft_threshold EarlyStopping shift_digits",
