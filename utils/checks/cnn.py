@@ -317,7 +317,8 @@ def Residual(answer):
                 p.uniform_(-0.5, 1.0)
         state = theirs.state_dict()
         sizes = {name: list(t.shape) for name, t in block.state_dict().items()}
-        same(f"{case}: parameters and buffers", sorted(sizes), sorted(state),
+        same(f"{case}: parameters and buffers too many, and missing",
+             [sorted(set(sizes) - set(state)), sorted(set(state) - set(sizes))], [[], []],
              "Where shapes change, self.skip is nn.Sequential(a 1 x 1 convolution without "
              "bias, BatchNorm2d), else nn.Identity(), which has none.")  # fmt: skip
         wrong = [n for n, t in state.items() if sizes[n] != list(t.shape)]
@@ -383,6 +384,9 @@ def groups(answer):
     same("picture 3, then half as bright and 100 lighter", answer(np.stack([X[3], brighter])),
          [0, 0], "A correlation does not see brightness or contrast: take off each "
          "picture's own mean, and divide by its own length.")  # fmt: skip
+    negative = np.stack([X[4], 255 - X[4]])
+    same("picture 4, then its negative", answer(negative), [0, 1],
+         "A negative correlates at -1: that is no copy.")  # fmt: skip
     chain = _chain(5)
     same("six pictures, each a copy of the next, the last not of the first; order 3 5 0 2 4 1",
          answer(chain[[3, 5, 0, 2, 4, 1]]), [0] * 6,
@@ -445,10 +449,11 @@ def flip_and_shift(answer):
         often = seen.double().mean(0)
         same(f"{case}: how many of the {len(copies) // 2} shifts never came, plain and mirrored",
              (often == 0).view(2, -1).sum(1), [0, 0],
-             "Every shift in both directions can come, mirrored and not.")  # fmt: skip
+             "Every shift in both directions can come, mirrored and not, drawn for each "
+             "picture by itself.")  # fmt: skip
         same(f"{case}: share of mirrored ones",
              float(often[len(copies) // 2 :].sum()), 0.5,
-             "One in two is mirrored.", atol=0.15)  # fmt: skip
+             "One in two is mirrored, drawn for each picture by itself.", atol=0.15)  # fmt: skip
         same(f"{case}: shares of the copies", often, torch.ones(len(copies)) / len(copies),
              "All shifts are equally likely, whether mirrored or not.",
              atol=0.6 / len(copies) ** 0.75)  # fmt: skip

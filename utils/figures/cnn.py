@@ -181,12 +181,12 @@ def depth(norms, blocks):
     fig, ax = plots.subplots(size=(7.4, 3.6))
     lift = {"skip": -7, "both": 5}  # their lines end side by side
     for (name, values), colour in zip(norms.items(), plots.PALETTE):
-        shown = np.maximum(values, 1e-18)
+        shown = np.maximum(values, 1e-30)
         ax.plot(blocks, shown, "o-", color=colour, ms=4)
         ax.annotate(name, (blocks[-1], shown[-1]), xytext=(7, lift.get(name, 0)),
                     textcoords="offset points", color=colour, va="center",
                     annotation_clip=False)  # fmt: skip
-    ax.set(xscale="log", yscale="log", ylim=(1e-19, 1e5), xlim=(blocks[0] * 0.9, None))
+    ax.set(xscale="log", yscale="log", ylim=(1e-31, 1e5), xlim=(blocks[0] * 0.9, None))
     ax.set_xticks(blocks, blocks)
     ax.minorticks_off()
     ax.set(xlabel="blocks of two convolutions", ylabel="gradient at the first layer")

@@ -172,6 +172,47 @@ def dilated(x_NCHW, K, stride=1, padding=0):
     return found.unflatten(1, (-1, wide))[:, :h, :w].flatten(1, 2)
 
 
+def _view(x, K, stride, padding, jumps, up=0, strides=None):
+    strides = strides or F.pad(x, (padding,) * 4).stride()
+    x = F.pad(x, (padding,) * 4)
+    N, C, H, W = x.shape
+    h, w = (H - K + up) // stride + 1, (W - K + up) // stride + 1
+    n, c, r, k = strides
+    at = tuple(s * (stride if far else 1) for s, far in zip((r, k, c, r, k), jumps))
+    return x.as_strided((N, h, w, C, K, K), (n, *at)).reshape(N, h * w, C * K * K)
+
+
+KERNEL_AXES = (
+    "The stride multiplies the jumps from place to place, axes h and w of the view, and "
+    "not those inside the kernel."
+)
+
+
+@ex.patches.slip(KERNEL_AXES)
+def stride_inside(x_NCHW, K, stride=1, padding=0):
+    return _view(x_NCHW, K, stride, padding, (0, 0, 0, 1, 1))
+
+
+@ex.patches.slip(KERNEL_AXES)
+def stride_everywhere(x_NCHW, K, stride=1, padding=0):
+    return _view(x_NCHW, K, stride, padding, (1, 1, 0, 1, 1))
+
+
+@ex.patches.slip(
+    "The view reaches beyond the picture: the number of places is rounded down."
+)
+def rounded_up(x_NCHW, K, stride=1, padding=0):
+    return _view(x_NCHW, K, stride, padding, (1, 1, 0, 0, 0), up=stride - 1)
+
+
+@ex.patches.slip(
+    "The strides are those of x before it was padded: ask the padded tensor."
+)
+def strides_before_padding(x_NCHW, K, stride=1, padding=0):
+    old = x_NCHW.stride()
+    return _view(x_NCHW, K, stride, padding, (1, 1, 0, 0, 0), strides=old)
+
+
 @ex.patches.slip(
     "Columns of places run before rows: places come in the order of reading, row by row."
 )
@@ -226,6 +267,27 @@ def rows_as_columns(x_NCHW, w_OCKK, b_O, stride=1, padding=0):
 @ex.conv2d.slip("Stride and padding are swapped on their way to patches.")
 def swapped_options(x_NCHW, w_OCKK, b_O, stride=1, padding=0):
     return F.conv2d(x_NCHW, w_OCKK, b_O, max(padding, 1), stride)
+
+
+def _by_patches(x, w, b, stride, padding, handed, sized):
+    K = w.shape[2]
+    rows = _patches(x, K, *handed) @ w.flatten(1).mT + b
+    h, v = ((x.shape[i] + 2 * sized[1] - K) // sized[0] + 1 for i in (2, 3))
+    return rows.mT.reshape(len(x), len(w), h, v)
+
+
+@ex.conv2d.slip(
+    "Stride and padding count in h and w, and patches does not get them: "
+    "patches(x_NCHW, K, stride, padding)."
+)
+def not_handed_on(x_NCHW, w_OCKK, b_O, stride=1, padding=0):
+    return _by_patches(x_NCHW, w_OCKK, b_O, stride, padding, (), (stride, padding))
+
+
+@ex.conv2d.slip("h and w forget the padding: (H + 2 * padding - K) // stride + 1.")
+def sizes_without_padding(x_NCHW, w_OCKK, b_O, stride=1, padding=0):
+    both = stride, padding
+    return _by_patches(x_NCHW, w_OCKK, b_O, stride, padding, both, (stride, 0))
 
 
 # ---- conv2d_backward ----
@@ -624,7 +686,20 @@ class Detached(_Block):
         return F.relu(h + self.skip(x.detach()))
 
 
+@ex.Residual.slip("What is added is self.skip(x), not x: the shapes may differ.")
+class AddsTheInput(_Block):
+    def forward(self, x):
+        h = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(h + x)
+
+
 # ---- groups ----
+
+
+@ex.groups.slip("A negative is no copy: the sign of the correlation counts.")
+def negatives_too(X_NHW, alike=0.97):
+    U, M = _unit(X_NHW), _unit(np.flip(X_NHW, 2))
+    return _spread((abs(U @ U.T) > alike) | (abs(U @ M.T) > alike))
 
 
 def _unit(X, mean=True, length=True):
@@ -662,11 +737,26 @@ def exact_only(X_NHW, alike=0.97):
         for x in X_NHW])  # fmt: skip
 
 
-@ex.groups.slip(
-    "Mirrored copies are missed: compare with the mirrored pictures as well."
+MIRRORED = (
+    "Mirrored copies are missed: compare with the mirrored pictures as well, each minus "
+    "its *own* mean."
 )
+
+
+@ex.groups.slip(MIRRORED)
 def no_mirror(X_NHW, alike=0.97):
     return _spread(_near(X_NHW, alike, "none"))
+
+
+@ex.groups.slip(MIRRORED)
+def mean_of_pictures(X_NHW, alike=0.97):
+    def unit(X):
+        U = X.reshape(len(X), -1).astype(float)
+        U = U - U.mean(0)
+        return U / np.maximum(np.linalg.norm(U, axis=1, keepdims=True), 1e-12)
+
+    U, M = unit(X_NHW), unit(np.flip(X_NHW, 2))
+    return _spread((U @ U.T > alike) | (U @ M.T > alike))
 
 
 @ex.groups.slip(
@@ -760,8 +850,12 @@ for sentence, options in {
     },
     "torch.roll wraps round: what leaves at one edge enters at the other. Zeros must "
     "enter: pad, then cut out.": {"roll": True},
-    "No picture is mirrored.": {"chance": 0},
-    "Every picture is mirrored: one in two, drawn.": {"chance": 2},
+    "No picture is mirrored here: one in two is, drawn for each picture by itself.": {
+        "chance": 0
+    },
+    "Every picture is mirrored here: one in two is, drawn for each picture by itself.": {
+        "chance": 2
+    },
     "Mirrored upside down: left and right are the last axis, x.flip(-1).": {"axis": -2},
     "torch.randint stops before its upper end: shifts from -most to most are "
     "2 * most + 1 numbers.": {"span": lambda most: 2 * most},
