@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import types
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def compiled(kernel, kinds, config, aligned=True):
         constexprs={(names.index(n),): value for n, value in config.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i in whole if aligned},
     )  # fmt: skip
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    with warnings.catch_warnings():  # Triton 3.7 builds syntax trees the old way
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
 def assembler():
