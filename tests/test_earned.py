@@ -52,6 +52,11 @@ EARNED = {
         "utils.built.precision": "value_of round_to LossScaler amp_step",
         "utils.built.profiling": "saved_bytes step_bytes step_flops idle_share Work",
     },
+    "faster": {
+        "utils.built.fuse": "passes fuse",
+        "utils.built.flash": "online_softmax flash_forward flash_backward",
+        "utils.built.lean": "accumulate kept Recompute chunked_loss",
+    },
     "data_parallel": {
         "utils.built.data_parallel": "mean_of_shards average_gradients synchronise "
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
