@@ -24,12 +24,15 @@ from utils.built import (
     conv,
     data_parallel,
     descent,
+    flash,
+    fuse,
     gpt,
     gpu,
     gradcheck,
     graph,
     int8,
     language,
+    lean,
     muon,
     neurons,
     nn,
@@ -939,6 +942,43 @@ SCALING = [
 ]
 ROWS = {
     "scaling": SCALING,
+FLASH_Q = torch.zeros(1, 2, 5, 4)
+FASTER = [
+    (lambda: fuse.passes(torch.exp), "a graph is a torch.fx.GraphModule, not builtin"),
+    (lambda: fuse.fuse([], [X_t]), "a graph is a torch.fx.GraphModule, not list"),
+    (
+        lambda: fuse.fuse(torch.fx.symbolic_trace(lambda x: (x + 1,)), [X_t], 0),
+        "size is a whole number, at least 1",
+    ),
+    (lambda: flash.online_softmax([]), "there is no block"),
+    (lambda: flash.flash_forward(FLASH_Q, X, X, False), "k is a tensor, not numpy"),
+    (
+        lambda: flash.flash_forward(FLASH_Q, FLASH_Q, FLASH_Q[..., :3], False),
+        "do not fit: (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 5, 3)",
+    ),
+    (
+        lambda: flash.flash_forward(FLASH_Q[:, :, :3], FLASH_Q, FLASH_Q, True),
+        "causal needs T = S, not 3 queries and 5 keys",
+    ),
+    (
+        lambda: flash.flash(FLASH_Q, FLASH_Q, FLASH_Q, block=0),
+        "block is a whole number",
+    ),
+    (
+        lambda: flash.flash(FLASH_Q, FLASH_Q, FLASH_Q, mask=torch.ones(5, 5).bool()),
+        "flash knows no mask but causal=True",
+    ),
+    (lambda: lean.accumulate(None, []), "there is no row"),
+    (lambda: lean.accumulate(None, [X_t]), "parts are pairs: [(X, y), ...]"),
+    (lambda: lean.kept(4, 5), "k is a whole number from 1 to 4, not 5"),
+    (lambda: lean.chunked_loss(X_t, X_t, y_t, 0), "chunk is a whole number"),
+    (
+        lambda: lean.chunked_loss(X_t, X_t[:, :2], y_t, 4),
+        "do not fit: (4, 3), (4, 2), (4,)",
+    ),
+]
+ROWS = {
+    "faster": FASTER,
     "attention": ATTENTION,
     "gpt": GPT,
     "descent": DESCENT,

@@ -57,6 +57,11 @@ EARNED = {
         "matmul_kernel flash_forward flash_keys int4_matmul",
         "utils.built.warps": "sectors bank_conflicts grouped occupancy",
     },
+    "faster": {
+        "utils.built.fuse": "passes fuse",
+        "utils.built.flash": "online_softmax flash_forward flash_backward",
+        "utils.built.lean": "accumulate kept Recompute chunked_loss",
+    },
     "data_parallel": {
         "utils.built.data_parallel": "mean_of_shards average_gradients synchronise "
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
