@@ -26,6 +26,7 @@ from utils.built import (
     descent,
     flash,
     fuse,
+    fixed,
     gpt,
     gpu,
     gradcheck,
@@ -43,10 +44,12 @@ from utils.built import (
     quant,
     recurrent,
     resnet,
+    roofline,
     rows,
     rules,
     scaling,
     seq,
+    systolic,
     train,
     warps,
 )
@@ -979,6 +982,31 @@ FASTER = [
 ]
 ROWS = {
     "faster": FASTER,
+HARDWARE_CHIPS = [{"name": "A", "watts": 3.0}]
+HARDWARE_W, HARDWARE_B = np.ones((2, 3), int), np.ones(2, int)
+hardware_rows = [
+    (lambda: roofline.rate(None, 1), "run is a function"),
+    (lambda: roofline.rate(print, 0), "work is a number above 0"),
+    (lambda: roofline.work_of("softmax", (3,)), "unknown kind 'softmax'"),
+    (lambda: roofline.work_of("matmul", (3, 4)), "a shape of 3 sizes"),
+    (lambda: roofline.predicted(1, 1, 0, 1), "P is a number above 0"),
+    (lambda: roofline.predicted(-1, 1, 1, 1), "flop is a number of at least 0"),
+    (lambda: roofline.critical_batch(2.5, 4, 4, 1, 1), "D is a whole number"),
+    (lambda: roofline.misses([0], 0), "lines is a whole number"),
+    (lambda: roofline.break_even(0, 1, 1), "raw is a number above 0"),
+    (lambda: roofline.busy(0, 1, 1), "warps is a whole number"),
+    (lambda: roofline.pareto(HARDWARE_CHIPS, {"watts": 0}), "{key: +1 or -1}"),
+    (lambda: systolic.multiply(np.ones((2, 3)), np.ones((2, 3))), "do not fit"),
+    (lambda: systolic.busy_share(0, 1, 1), "M is a whole number"),
+    (lambda: fixed.to_fixed([0.5], 1, 0), "bits is a whole number"),
+    (
+        lambda: fixed.fixed_layer(np.ones((4, 3)), HARDWARE_W, HARDWARE_B, 8, 4),
+        "q_BD holds whole numbers",
+    ),
+]
+
+ROWS = {
+    "hardware": hardware_rows,
     "attention": ATTENTION,
     "gpt": GPT,
     "descent": DESCENT,

@@ -47,6 +47,12 @@ EARNED = {
         "utils.built.collectives": "pass_right cut shift broadcast scatter gather "
         "reduce_scatter all_gather ring_all_reduce doubling_all_reduce fit cost choose",
     },
+    "hardware": {
+        "utils.built.roofline": "rate work_of predicted critical_batch misses break_even "
+        "busy pareto",
+        "utils.built.systolic": "pulse",
+        "utils.built.fixed": "fixed_layer",
+    },
     "gpu": {
         "utils.built.gpu": "to_device seconds step_seconds Ready",
         "utils.built.precision": "value_of round_to LossScaler amp_step",
