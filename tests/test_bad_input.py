@@ -943,8 +943,6 @@ SCALING = [
     ),
     (lambda: scaling.finetune(torch.nn.Linear(2, 3), [], -1), "lr is a number"),
 ]
-ROWS = {
-    "scaling": SCALING,
 FLASH_Q = torch.zeros(1, 2, 5, 4)
 FASTER = [
     (lambda: fuse.passes(torch.exp), "a graph is a torch.fx.GraphModule, not builtin"),
@@ -980,8 +978,6 @@ FASTER = [
         "do not fit: (4, 3), (4, 2), (4,)",
     ),
 ]
-ROWS = {
-    "faster": FASTER,
 HARDWARE_CHIPS = [{"name": "A", "watts": 3.0}]
 HARDWARE_W, HARDWARE_B = np.ones((2, 3), int), np.ones(2, int)
 hardware_rows = [
@@ -1006,6 +1002,8 @@ hardware_rows = [
 ]
 
 ROWS = {
+    "scaling": SCALING,
+    "faster": FASTER,
     "hardware": hardware_rows,
     "attention": ATTENTION,
     "gpt": GPT,
