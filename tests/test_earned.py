@@ -52,6 +52,10 @@ EARNED = {
         "utils.built.precision": "value_of round_to LossScaler amp_step",
         "utils.built.profiling": "saved_bytes step_bytes step_flops idle_share Work",
     },
+    "budget": {
+        "utils.built.budget": "parameters forward_flops activation_bytes recompute_flops "
+        "kv_bytes chip_hours bill chips_for smallest mfu",
+    },
     "data_parallel": {
         "utils.built.data_parallel": "mean_of_shards average_gradients synchronise "
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
