@@ -20,6 +20,7 @@ from utils.built import (
     autograd,
     bert,
     bpe,
+    budget,
     collectives,
     conv,
     data_parallel,
@@ -439,6 +440,25 @@ RECORDINGS = [
     (lambda: recordings.find({"rows": []}, "speed"), "'speed' is not measured"),
     (lambda: recordings.rate({"what": "memory"}), "'memory' has no work"),
     (lambda: recordings.recordings("nowhere"), "'nowhere' is no folder"),
+]
+
+
+BUDGET = [
+    (lambda: budget.parameters(65, 64, 2.5, 1), "E is a whole number"),
+    (lambda: budget.forward_flops(65, 64, 0, 1, 1), "L is a whole number"),
+    (lambda: budget.recompute_flops(8, 1, 1, "8"), "T is a whole number"),
+    (lambda: budget.activation_bytes(65, 8, 2, 1, True, 8), "B is a whole number"),
+    (lambda: budget.kv_bytes(1, 0, 8, 1, 1), "groups is a whole number"),
+    (lambda: budget.chip_hours(7e9, 1e12, 0), "peak is a number above 0"),
+    (lambda: budget.chip_hours(7e9, 1e12, 1e15, 40), "mfu is a share of the peak"),
+    (lambda: budget.bill(10, -1, 2), "watts is a number"),
+    (lambda: budget.bill(10, 400, 2, pue=0.9), "pue is a number of at least 1"),
+    (lambda: budget.chips_for(1e9, 0), "memory_gb is a number above 0"),
+    (lambda: budget.chips_for(1e9, 80, 1), "spare is a share from 0"),
+    (lambda: budget.smallest([], 1e9, 0), "most is a whole number"),
+    (lambda: budget.mfu(65, 8, 1, 1, 8, 0, 1e9), "seconds is a number above 0"),
+    (lambda: budget.LossOf(a_gpt(), None), "the model has learned positions"),
+    (lambda: budget.counted_flops(len, [1]), "ids are whole numbers"),
 ]
 
 
@@ -1027,6 +1047,7 @@ ROWS = {
     "gpu": GPU,
     "precision": PRECISION,
     "profiling": PROFILING,
+    "budget": BUDGET,
     "recordings": RECORDINGS,
     "data_parallel": DATA_PARALLEL,
     "rehearsal": REHEARSAL,

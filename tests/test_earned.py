@@ -68,6 +68,10 @@ EARNED = {
         "utils.built.flash": "online_softmax flash_forward flash_backward",
         "utils.built.lean": "accumulate kept Recompute chunked_loss",
     },
+    "budget": {
+        "utils.built.budget": "parameters forward_flops activation_bytes recompute_flops "
+        "kv_bytes chip_hours bill chips_for smallest mfu",
+    },
     "data_parallel": {
         "utils.built.data_parallel": "mean_of_shards average_gradients synchronise "
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
