@@ -38,8 +38,8 @@ def _roof(ax, P, beta, low=0.04, high=400):
 
 
 SIDE = {  # where a dot's name stands: offset in points, alignment
-    "conv 3x3": ((8, -12), "left"), "attention": ((8, -24), "left"),
-    "64 rows": ((2, -18), "left"), "add in place": ((-7, 4), "right"),
+    "conv 3x3": ((8, -12), "left"), "attention": ((8, -26), "left"),
+    "64 rows": ((0, -19), "center"), "sum": ((-7, 3), "right"), "add in place": ((-7, 4), "right"),
 }  # fmt: skip
 
 
