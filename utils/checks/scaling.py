@@ -83,7 +83,8 @@ class Mixed(nn.Module):
 def training_flops(answer):
     "What training on so many tokens costs."
     same("one layer of 3 by 5, 10 tokens", answer(nn.Linear(3, 5), 10), 900,
-         "15 weights, 10 tokens, 6 FLOPs each; the bias does not count.")  # fmt: skip
+         "15 weights, 10 tokens, 6 FLOPs each; the bias does not count. The model may be "
+         "a layer itself: modules(), not children().")  # fmt: skip
     same("one layer of 3 by 5, 1 token", answer(nn.Linear(3, 5), 1), 90,
          "6 FLOPs per weight and token.")  # fmt: skip
     model = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 20, bias=False))

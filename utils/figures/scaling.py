@@ -59,7 +59,7 @@ def first_look():
     ax.set(xscale="log", xlabel="hidden units", ylabel="loss, nats per character")
     _powers(ax, 8, 1024)
     ax.set_xlim(7, 2600)
-    plots.title(ax, "Each budget has its own best size, and it is in the middle")
+    plots.title(ax, "Each budget has its best size, neither smallest nor largest")
     lines = len(inside[::2])
     return fig, (
         f"Loss over the size of the network: {lines} curves, each with one budget of "
@@ -143,11 +143,11 @@ def bent(laws, points):
     ax.minorticks_off()
     apart = max(ends) / min(ends)
     plots.title(
-        ax, f"Together where runs are, {apart:.1f} times apart a hundred budgets on"
+        ax, f"Together at the valleys, {apart:.1f} times apart at 100 times the budget"
     )
     return fig, (
         "Best tokens per weight over the budget, from laws fitted to all recorded runs and "
-        "to parts of them. They agree where there are runs; a hundred times beyond the "
+        "to parts of them. They agree at the valleys of the runs; a hundred times beyond the "
         f"largest budget they differ by a factor of {apart:.1f}."
     )
 
