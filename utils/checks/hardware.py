@@ -43,6 +43,8 @@ def rate(answer):
          600.0, 50.5, "The very best call may be a glitch: take place len(taken) // 10."),
         ("the first call takes 100 s, the others 2 s; budget 50 s", 100.0, [2.0], 50.0,
          50.5, "The first call warms up: neither its time nor its budget counts."),
+        ("100 s for the first call, 20 s for the next, then 2 s; budget 50 s", 100.0,
+         [20.0, *[2.0] * 20], 50.0, 50.5, "The clock of the budget starts after warm-up."),
         ("calls of 1, 2, 3 ... 90 s; budget 4,090 s", 1.0, [float(k) for k in range(1, 91)],
          4090.0, 10.1, "The best tenth ends at place len(taken) // 10 of the sorted times."),
         ("a budget of 0", 2.0, [4.0], 0.0, 25.25, "At least one call is timed."),
@@ -139,9 +141,9 @@ def critical_batch(answer):
     "The fewest rows for which a layer waits for arithmetic."
     for D, H, size, P, beta in [
         (64, 64, 4, 100, 10), (512, 2048, 4, 1000, 100), (512, 2048, 2, 1000, 100),
-        (100, 30, 1, 50, 10), (16, 16, 4, 100, 10), (20, 20, 4, 50, 10),
+        (100, 30, 1, 50, 10), (16, 16, 4, 100, 10), (16, 16, 4, 16, 4),
         (1000, 40, 4, 160, 10), (40, 40, 4, 100, 10), (8, 3, 4, 1, 40), (30, 70, 4, 64, 16),
-        (1, 1, 1, 1, 1.25),
+        (4, 4, 1, 2, 1),
     ]:  # fmt: skip
         want = _critical(D, H, size, P, beta)
         got = answer(D, H, size, P, beta)
@@ -186,7 +188,7 @@ def misses(answer):
          "16 numbers of 4 bytes share a line."),
         ("the same, column by column", columns, 8, 64,
          "With 8 lines a column of 64 rows pushes each line out before its next use."),
-        ("the same, with 64 lines", columns, 64, 64, "64 lines hold a whole column."),
+        ("the same, with 64 lines", columns, 64, 64, "64 lines hold a whole column: any line may lie in any place."),
         ("A B A C A with two lines", [0, 64, 0, 128, 0], 2, 64,
          "A was used last: B is pushed out, not A."),
         ("A B C A with two lines", [0, 64, 128, 0], 2, 64, "Two lines hold two."),
@@ -310,8 +312,8 @@ def fixed_layer(answer):
          "up by f, the sum down by f.")  # fmt: skip
     for q, word in [
         (5, "rounds down"),
-        (8, "is a half and rounds up"),
         (11, "rounds up"),
+        (8, "is a half and rounds up"),
     ]:
         case(f"a sum of {q} sixteenths {word}", [[q]], [[1]], [0], 8, 4,
              "Round to the nearest, a half upwards: add half of the last bit, then >>.")  # fmt: skip

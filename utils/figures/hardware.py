@@ -59,8 +59,9 @@ def roof(P, beta, dots):
     ax.annotate(f"ridge {ridge:.2g}", (ridge, P / GIGA), xytext=(0, 5), ha="center",
                 textcoords="offset points", fontsize=9)  # fmt: skip
     ax.set_ylim(top=3 * P / GIGA)
-    leaks = [name for name, dot in dots.items() if dot[2] > 2]
-    told = f"{len(dots) - len(leaks)} of {len(dots)} operators within 2x of the roof"
+    leaks = [name for name, dot in dots.items() if dot[0] and dot[2] > 2]
+    seen = sum(dot[0] > 0 for dot in dots.values())
+    told = f"{seen - len(leaks)} of {seen} operators within 2x of the roof"
     plots.title(ax, told + (f"; {', '.join(leaks)} beyond" if leaks else ""))
     listed = ", ".join(f"{name} {dot[2]:.2g}" for name, dot in dots.items())
     return fig, f"Operators under the roofline, measured over predicted time: {listed}."

@@ -31,11 +31,29 @@ def mean(run, work, clock=time.perf_counter, budget=0.3):
     return work / statistics.mean(_timed(run, clock, budget))
 
 
-@ex.rate.slip(
-    "This is the median: on a busy machine more than half of the calls are interrupted."
+NOT_BEST = (
+    "This is not the best tenth but the median or worse: on a busy machine more than half "
+    "of the calls are interrupted."
 )
+
+
+@ex.rate.slip(NOT_BEST)
 def median(run, work, clock=time.perf_counter, budget=0.3):
     return work / statistics.median(_timed(run, clock, budget))
+
+
+@ex.rate.slip("The warm-up has used up the budget: read the clock after it.")
+def budget_with_warm_up(run, work, clock=time.perf_counter, budget=0.3):
+    end = clock() + budget
+    run()
+    taken = _timed(run, clock, end - clock(), warm=False)
+    return work / taken[len(taken) // 10]
+
+
+@ex.rate.slip(NOT_BEST)
+def slowest_tenth(run, work, clock=time.perf_counter, budget=0.3):
+    taken = _timed(run, clock, budget)[::-1]
+    return work / taken[len(taken) // 10]
 
 
 @ex.rate.slip(
@@ -222,6 +240,13 @@ def no_outputs(D, H, size, P, beta):
     return math.ceil(size * P * D * H / gain) if gain > 0 else None
 
 
+@ex.critical_batch.slip("A gain of 0 divides by 0: no batch is large enough, so None.")
+def divides_by_nothing(D, H, size, P, beta):
+    gain = 2 * D * H * beta - size * P * (D + H)
+    rows = math.ceil(size * P * D * H / gain)
+    return rows if gain > 0 else None
+
+
 # ---- misses ----
 
 
@@ -242,9 +267,23 @@ def by_bytes(addresses, lines, line=64):
     return ex._misses(addresses, lines, 1)
 
 
-@ex.misses.slip(
-    "A line was pushed out before the look-up, so that the cache holds one less."
+EARLY = (
+    "Some lines were pushed out early: the cache holds `lines` lines, each in any place, "
+    "and the one whose last use is oldest goes."
 )
+
+
+@ex.misses.slip(EARLY)
+def one_place_each(addresses, lines, line=64):
+    held, count = {}, 0
+    for address in addresses:
+        at = address // line
+        count += held.get(at % lines) != at
+        held[at % lines] = at
+    return count
+
+
+@ex.misses.slip(EARLY)
 def one_less(addresses, lines, line=64):
     held, count = [], 0
     for address in addresses:
@@ -407,6 +446,14 @@ def small_bias(q_BD, W_HD, b_H, bits, frac):
     return np.clip(s, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
+@ex.fixed_layer.slip(
+    "np.round and np.rint take a half to the even neighbour: here a half goes upwards."
+)
+def half_to_even(q_BD, W_HD, b_H, bits, frac):
+    s = np.rint(_sums(q_BD, W_HD, b_H, frac) / 2**frac).astype(np.int64)
+    return np.clip(s, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
 @ex.fixed_layer.slip("This cuts bits off: add half of the last bit before the shift.")
 def truncates(q_BD, W_HD, b_H, bits, frac):
     s = _sums(q_BD, W_HD, b_H, frac) >> frac
@@ -489,6 +536,19 @@ def more_is_better(rows, better):
 )
 def strictly(rows, better):
     return _front(rows, better, beats=lambda a, b: all(x > y for x, y in zip(a, b)))
+
+
+@ex.pareto.slip("The rows are sorted: keep the order in which they came.")
+def sorted_rows(rows, better):
+    return sorted(_front(rows, better), key=lambda row: -(row["rate"] or 0))
+
+
+@ex.pareto.slip(
+    "A row with None in one of the keys is left out before rows are compared."
+)
+def none_compared(rows, better):
+    points = [[sign * row[key] for key, sign in better.items()] for row in rows]
+    return [rows[i] for i in range(len(points))]
 
 
 @ex.pareto.slip("These are the rows that are beaten.")
