@@ -123,6 +123,8 @@ def recompute_flops(answer):
 def kv_bytes(answer):
     "Bytes of a cache of keys and values."
     rule = "Keys and values, for each layer, group, text and token: D numbers of `size` bytes."
+    same("L 3, 5 groups of D 7, B 11, T 13, 1 byte a number", answer(3, 5, 7, 11, 13, 1),
+         30030, rule, **EXACT)  # fmt: skip
     for L, H, G, D, B, T in ((3, 5, 5, 6, 7, 8), (3, 4, 2, 8, 1, 7)):
         model, cache = _model(11, T, H * D, H, L, groups=G), gpt.Cache()
         with torch.no_grad():
@@ -184,6 +186,7 @@ def chips_for(answer):
         (160e9 + 1, 80, 0.0, 3, "One byte too many is one chip more."),
         (150e9, 80, 0.25, 3, "A share `spare` of each chip stays free: 60 GB of 80."),
         (180e9, 100, 0.4, 3, "A share `spare` of each chip stays free: 60 GB of 100."),
+        (100e9, 80, 0.5, 3, "A share `spare` of each chip stays free: 40 GB of 80."),
         (10.0, 80, 0.0, 1, rule),
         (0, 80, 0.0, 1, "There is always at least one chip."),
     ]:
@@ -244,7 +247,9 @@ def smallest(answer):
 )
 def mfu(answer):
     "Model FLOPs utilisation of a training step."
-    rule = "Three forward passes, over seconds * peak."
+    rule = (
+        "Three forward passes, over seconds * peak. What is made again does not count."
+    )
     same("V 65, E 64, L 2, B 12, T 64 in 0.05 s on 40 GFLOP/s",
          answer(65, 64, 2, 12, 64, 0.05, 40e9), 0.273825792, rule)  # fmt: skip
     same("V 11, E 6, L 3, B 2, T 5 in 2 s on 1 MFLOP/s",

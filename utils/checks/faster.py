@@ -588,7 +588,8 @@ def flash_backward(answer):
                     "It returns dq, dk and dv.")  # fmt: skip
         for name, ours, theirs in reversed(list(zip(("dq", "dk", "dv"), got, want))):
             rule = {"dv": "dv sums p.T @ do over the blocks of queries.",
-                    "dk": "dk sums ds.T @ q over the blocks of queries, with the scale.",
+                    "dk": "dk sums ds.T @ q over the blocks of queries, with the scale; delta in ds "
+                    "belongs to the whole row, (do * o).sum(-1), not to one tile.",
                     "dq": "dq sums ds @ k over the blocks of keys, with the scale."}[name]  # fmt: skip
             same(f"{case}: {name}", ours, theirs, rule, atol=1e-8)
     q, k, v = (t.float() for t in _attention(256, 256, D=8, B=1, H=2))

@@ -103,10 +103,15 @@ def live(curves, forward_ends):
                 ha=side)  # fmt: skip
         at = 100 * forward_ends[way] / len(curve)
         ax.axvline(at, color=colour, lw=1, ls=":")
+    earliest = min(100 * forward_ends[way] / len(curves[way]) for way in curves)
+    ax.text(earliest - 1, 0.9, "forward ends", transform=ax.get_xaxis_transform(),
+            ha="right", fontsize=9)  # fmt: skip
     tops = [max(curve) for curve in curves.values()]
     ax.set(xlabel="operators done, % of the step", ylabel="live megabytes",
            ylim=(0, 1.18 * max(tops) / 1e6))  # fmt: skip
-    plots.title(ax, f"Checkpointing: the step's peak falls by {tops[0] / tops[1]:.1f}")
+    plots.title(
+        ax, f"Checkpointing: the step's peak falls {tops[0] / tops[1]:.1f} times"
+    )
     told = "; ".join(f"{way} {max(c) / 1e6:.1f} MB" for way, c in curves.items())
     return fig, (
         f"Live bytes over one forward and backward pass; the peaks: {told}. The dotted "

@@ -226,7 +226,7 @@ def claim(record, mine):
     ax.minorticks_off()
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.7)
-    ax.annotate("▲ this run, the middle of three", (0.5, 0.94), xycoords="axes fraction",
+    ax.annotate("triangles: this run, the middle of three", (0.5, 0.94), xycoords="axes fraction",
                 color=plots.ORANGE)  # fmt: skip
     middle = {name: ladder.middle(record["rungs"][name]) for name in names}
     slower = sum(m is None or m > middle[names[0]] for m in middle.values())

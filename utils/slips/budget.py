@@ -154,6 +154,11 @@ def in_half_precision(V, E, H, L, B, T, naive=False, checkpointing=False):
     return (whole - 16 * B * T - 4) // 2 + 16 * B * T + 4
 
 
+@ex.activation_bytes.slip("The mean itself is one number more: 4 bytes.")
+def no_mean(V, E, H, L, B, T, naive=False, checkpointing=False):
+    return _bytes(V, E, H, L, B, T, naive, checkpointing, add=-4)
+
+
 # ---- recompute_flops ----
 
 
@@ -207,6 +212,11 @@ def one_group(L, groups, D, B, T, size=2):
 @ex.kv_bytes.slip("These are numbers, not bytes: times `size`.")
 def numbers(L, groups, D, B, T, size=2):
     return budget.kv_bytes(L, groups, D, B, T, 1)
+
+
+@ex.kv_bytes.slip("`size` is the bytes of one number: do not write 2 for it.")
+def always_two_bytes(L, groups, D, B, T, size=2):
+    return budget.kv_bytes(L, groups, D, B, T, 2)
 
 
 # ---- chip_hours ----
@@ -281,6 +291,13 @@ def uses_all(need, memory_gb, spare=0.1):
     return max(1, math.ceil(need / (memory_gb * 1e9)))
 
 
+@ex.chips_for.slip(
+    "The spare share belongs to the chip and not to the need: room is memory * (1 - spare)."
+)
+def adds_to_the_need(need, memory_gb, spare=0.1):
+    return max(1, math.ceil(need * (1 + spare) / (memory_gb * 1e9)))
+
+
 @ex.chips_for.slip("Only the spare share is used: the rest of the chip is 1 - spare.")
 def uses_the_spare(need, memory_gb, spare=0.1):
     return max(1, math.ceil(need / (memory_gb * 1e9 * (spare or 1))))
@@ -332,6 +349,18 @@ def no_limit(chips, need, most=8):
 @ex.smallest.slip("`most` chips are still allowed.")
 def below_most(chips, need, most=8):
     return _choose(chips, need, most - 1, lambda count, row: (count, row["watts"]))
+
+
+@ex.smallest.slip(
+    "Rows whose memory or watts is None are left out before anything else."
+)
+def none_compared(chips, need, most=8):
+    found = []
+    for row in chips:
+        count = budget.chips_for(need, row["memory_gb"] or 1)
+        if count <= most:
+            found.append((count, row["watts"], row["name"]))
+    return min(found)[::-2] if found else None
 
 
 @ex.smallest.slip("A tenth of each chip stays free: count with chips_for.")

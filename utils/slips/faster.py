@@ -713,8 +713,8 @@ _back_slip(
 
 
 @ex.flash_backward.slip(
-    "Tiles that lie wholly in the future are computed and then masked: begin the inner loop "
-    "at the diagonal."
+    "Tiles that lie wholly in the future are computed and then masked: leave them out. "
+    "With queries inside the loop begins at the diagonal, with keys inside it ends there."
 )
 def future_tiles_again(q, k, v, o, lse, do, causal, block):
     return _back(q, k, v, o, lse, do, causal, block, early=False)
