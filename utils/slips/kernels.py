@@ -26,6 +26,11 @@ def slip(name, sentence, *pieces):
     getattr(ex, name).slip(sentence)(changed(name, *pieces))
 
 
+IEEE = (
+    'Right but for rounding: write input_precision="ieee" in every tl.dot, or float32 is '
+    "rounded on its way in."
+)
+
 # ---- add_kernel ----
 
 slip(
@@ -264,7 +269,7 @@ slip(
 )
 slip(
     "total_kernel",
-    "Every lane adds by itself: right, and 32 times the traffic. Sum the block first.",
+    "Every lane adds by itself: right, and 32 atomic operations in place of one. Sum the block first.",
     ("out_ptr, tl.sum(x, 0)", "out_ptr + 0 * i, x"),
 )
 slip(
@@ -284,6 +289,12 @@ slip(
 )
 
 # ---- matmul_kernel ----
+
+slip(
+    "matmul_kernel",
+    "Every step loads the first BK columns: k = start + tl.arange(0, BK).",
+    ("k = start + tl.arange", "k = tl.arange"),
+)
 
 slip(
     "matmul_kernel",
@@ -499,7 +510,49 @@ slip(
     ("p.to(v.dtype)", "p"),
 )
 
+slip(
+    "flash_forward",
+    "An exponent is wrong: p = exp(s - new top) and shrink = exp(old top - new top).",
+    ("shrink = tl.exp(top - new)", "shrink = tl.exp(new - top)"),
+)
+slip(
+    "flash_forward",
+    "top is overwritten before the shrink is taken: shrink first, then top = new.",
+    ("p = tl.exp(s - new[:, None])", "top = new\n        p = tl.exp(s - new[:, None])"),
+)
+slip(
+    "flash_forward",
+    "An exponent is wrong: p = exp(s - new top) and shrink = exp(old top - new top).",
+    ("tl.exp(s - new[:, None])", "tl.exp(s - top[:, None])"),
+)
+slip(
+    "flash_forward",
+    "This is the largest of the block at hand alone: tl.maximum(top, ...).",
+    ("tl.maximum(top, tl.max(s, 1))", "tl.max(s, 1)"),
+)
+slip(
+    "flash_forward",
+    IEEE,
+    (', input_precision="ieee"', ""),
+)
+
 # ---- flash_keys ----
+
+slip(
+    "flash_keys",
+    "s lacks the scale: q k^T * scale, as in the forward pass.",
+    ('input_precision="ieee") * scale\n', 'input_precision="ieee")\n'),
+)
+slip(
+    "flash_keys",
+    "The causal mask is turned round: a key is seen by the queries after it, n <= m.",
+    ("n[None, :] <= m[:, None]", "n[None, :] >= m[:, None]"),
+)
+slip(
+    "flash_keys",
+    IEEE,
+    (', input_precision="ieee"', ""),
+)
 
 slip(
     "flash_keys",
@@ -546,6 +599,12 @@ slip(
 )
 
 # ---- int4_matmul ----
+
+slip(
+    "int4_matmul",
+    IEEE,
+    (', input_precision="ieee"', ""),
+)
 
 slip(
     "int4_matmul",
