@@ -6,7 +6,6 @@ Skipped where Triton is not installed: the course does not need it.
 import os
 import subprocess
 import sys
-import warnings
 
 import numpy
 import pytest
@@ -14,34 +13,16 @@ import pytest
 pytest.importorskip("triton")
 
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from utils.bench.kernels import attention, matmul, rows
 from utils.bench.kernels import compiled as chapter_15
+from utils.bench.kernels.compiled import compiled
 
 OLD = (
     triton.__version__ < "3.7" and numpy.lib.NumpyVersion(numpy.__version__) >= "2.4.0"
 )
-HOPPER = GPUTarget("cuda", 90, 32)
 SHARED = 227 * 1024  # bytes that a program can have
 H = "*bf16"
-
-
-def compiled(fn, types, config):
-    "The kernel for an H100; types: {argument: type}, the others are constants."
-    config = dict(config)
-    options = {name: config.pop(name) for name in ("num_warps", "num_stages") if name in config}  # fmt: skip
-    names = fn.arg_names
-    whole = [i for i, n in enumerate(names) if types.get(n, "fp")[0] in "*i"]
-    source = ASTSource(
-        fn=fn, signature={n: types.get(n, "constexpr") for n in names},
-        constexprs={(names.index(n),): value for n, value in config.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i in whole},
-    )  # fmt: skip
-    with warnings.catch_warnings():  # Triton 3.7 builds syntax trees the old way
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return triton.compile(source, target=HOPPER, options=options)
 
 
 def described(rows, cols):
@@ -124,7 +105,6 @@ def test_configurations_fit_in_shared_memory():
 INTERPRETED = """
 import torch
 from utils.bench.kernels import attention, matmul, rows
-from utils.bench.kernels import compiled as chapter_15
 
 torch.manual_seed(0)
 near = lambda got, want: assert_(torch.allclose(got, want, atol=1e-4))

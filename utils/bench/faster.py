@@ -69,9 +69,10 @@ def run(seed, batch=16, lr=0.02, kind="sgd", shift=False, prune=0.0, bf16=False,
     """Train until `target` of the test images are right -> {seconds, epochs, accuracy, curve}.
 
     seconds: of the CPU, scoring included; None if `epochs` were not enough. accuracy: the
-    last one. curve: [(seconds, accuracy)] after each epoch. kind: "sgd" (momentum 0.9), "adamw" or "fused"; shift: see `shifted`;
-    prune: that share of the weights is 0 from the fourth epoch on. wrap: the model is
-    trained as wrap(model); share: these rows of each batch.
+    last one. curve: [(seconds, accuracy)] after each epoch. kind: "sgd" (momentum 0.9),
+    "adamw" or "fused"; shift: see `shifted`; prune: that share of the weights is 0 from
+    the fourth epoch on. wrap: the model is trained as wrap(model); share: these rows of
+    each batch.
     """
     X, y, X_test, y_test = digits()
     model, dice = network(seed), torch.Generator().manual_seed(seed)
@@ -187,31 +188,27 @@ def blocks():
     return Ratio(ratios, "eager / our backend for torch.compile")
 
 
-def _steps(T, theirs):
+def _steps(T, theirs, whose, **causal):
     inputs = _tensors(*[(1, 4, T, 32)] * 3, grad=True)
     ours = lambda: flash.flash(*inputs, causal=True).sum().backward()  # noqa: E731
-    return Ratio(in_turns(ours, lambda: theirs(*inputs).sum().backward()),
-                 f"T = {T}, forward and backward: our FlashAttention / ")  # fmt: skip
+    return Ratio(in_turns(ours, lambda: theirs(*inputs, **causal).sum().backward()),
+                 f"T = {T}, forward and backward: our FlashAttention / {whose}")  # fmt: skip
 
 
 @benchmark("FlashAttention in PyTorch, T = 2048, beside naive", bar="<= 0.9")
-def flash_naive():
-    result = _steps(2048, lambda *qkv: attention(*qkv, causal=True))
-    return Ratio(result.samples, result.what + "chapter 09's attention")
+def flash_naive(T=2048):
+    return _steps(T, attention, "chapter 09's attention", causal=True)
 
 
 @benchmark("FlashAttention in PyTorch, T = 2048, beside SDPA")
 def flash_sdpa():
-    result = _steps(
-        2048, lambda *qkv: F.scaled_dot_product_attention(*qkv, is_causal=True)
-    )
-    return Ratio(result.samples, result.what + "F.scaled_dot_product_attention")
+    sdpa = F.scaled_dot_product_attention
+    return _steps(2048, sdpa, "F.scaled_dot_product_attention", is_causal=True)
 
 
 @benchmark("FlashAttention in PyTorch, T = 256, beside naive")
 def flash_short():
-    result = _steps(256, lambda *qkv: attention(*qkv, causal=True))
-    return Ratio(result.samples, result.what + "chapter 09's attention")
+    return flash_naive(T=256)
 
 
 @benchmark("chunked loss, 1,024 rows, 4,096 words", bar="<= 1.3")

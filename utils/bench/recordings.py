@@ -29,8 +29,6 @@ def recordings(folder=FOLDER):
     for path in sorted(Path(folder).glob("*.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if data.get("of"):  # recorded by another script, of something else
-                continue
             if data["format"] != FORMAT:
                 raise ValueError(f"format {data['format']}, this reads {FORMAT}")
             for row in data["rows"]:

@@ -4,7 +4,6 @@ python -m utils.bench.scaling      records utils/data/scaling.json anew, some 7 
 """
 
 import datetime
-import json
 import time
 
 from utils.bench.ratio import Ratio, benchmark, in_turns
@@ -47,7 +46,7 @@ def record():
     "Run the grid in one thread and write it down."
     import torch
 
-    from utils.bench import machine
+    from utils.bench import machine, recordings
     from utils.built.scaling import RECORD
 
     torch.set_num_threads(1)
@@ -63,9 +62,7 @@ def record():
         "cpu_seconds": round(time.process_time() - begin),
         "rows": rows,
     }
-    lines = ",\n  ".join(json.dumps(row) for row in data.pop("rows"))
-    head = json.dumps(data, indent=1)[:-2]
-    write_whole(RECORD, f'{head},\n "rows": [\n  {lines}\n ]\n}}\n')
+    write_whole(RECORD, recordings.text_of(data))
 
 
 @benchmark("ten rates trained at once, width 64", ">= 2")

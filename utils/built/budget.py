@@ -89,14 +89,13 @@ def chips_for(need, memory_gb, spare=0.1):
 def smallest(chips, need, most=8):
     "(name, count) of the chip that needs fewest, then least power; None if none fits."
     given.whole("most", most)
-    known = [row for row in chips if row["memory_gb"] and row["watts"]]
     fits = [
-        (chips_for(need, row["memory_gb"]), row["watts"], row["name"]) for row in known
+        (chips_for(need, row["memory_gb"]), row["watts"], row["name"])
+        for row in chips
+        if row["memory_gb"] and row["watts"]
     ]
-    fits = [
-        (count, count * watts, name) for count, watts, name in fits if count <= most
-    ]
-    return (min(fits)[2], min(fits)[0]) if fits else None
+    count, _, name = min(fits, default=(math.inf, 0, None))
+    return (name, count) if count <= most else None
 
 
 def mfu(V, E, L, B, T, seconds, peak):

@@ -4,7 +4,8 @@
 
 A graph is a torch.fx.GraphModule; a pass reads or writes one whole array once. Blocks of
 SIZE numbers stay in the cache between one operator and the next. No C++ compiler is
-needed, and the numbers are those of the eager run, bit for bit.
+needed, and the numbers are those of the eager run, bit for bit (but for a number over a
+tensor, which eager computes as a reciprocal times the number).
 """
 
 import operator

@@ -2,7 +2,7 @@
 
     python -m utils.bench.kernels.compiled [FILE]
 
-writes utils/data/measurements/kernels-sm90.json: registers, spills, shared memory and
+writes utils/data/kernels-sm90.json: registers, spills, shared memory and
 tensor-core instructions of each kernel, with what NVIDIA's assembler (ptxas, which comes
 with Triton) said, word by word. The kernels are those of utils/built/kernels.py: the text
 that the small interpreter runs, with Triton's own `tl` in place of ours.
@@ -10,7 +10,6 @@ that the small interpreter runs, with Triton's own `tl` in place of ours.
 
 import contextlib
 import datetime
-import inspect
 import json
 import re
 import subprocess
@@ -24,10 +23,11 @@ from pathlib import Path
 
 import torch
 
+from utils.bench import recordings
 from utils.built import kernels
-from utils.files import write_whole
+from utils.files import ROOT, write_whole
 
-FILE = Path(__file__).parents[2] / "data" / "measurements" / "kernels-sm90.json"
+FILE = ROOT / "utils" / "data" / "kernels-sm90.json"
 TARGET = "sm_90a"
 BF, FP = "*bf16", "*fp32"
 ABC = {"a_ptr": BF, "b_ptr": BF, "c_ptr": BF, "M": "i32", "N": "i32", "K": "i32"}
@@ -78,15 +78,14 @@ def for_triton(kernel):
     return triton.jit(made)
 
 
-def compiled(kernel, kinds, config, aligned=True):
-    "The kernel for an H100. kinds: {argument: type}; the other arguments are constants."
+def compiled(fn, kinds, config, aligned=True):
+    "Triton's kernel for an H100. kinds: {argument: type}; the others are constants."
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    fn, config = for_triton(kernel), dict(config)
+    config, names = dict(config), fn.arg_names
     options = {k: config.pop(k) for k in ("num_warps", "num_stages") if k in config}
-    names = list(inspect.signature(kernel.fn).parameters)
     whole = [i for i, n in enumerate(names) if kinds.get(n, "fp")[0] in "*i"]
     source = ASTSource(
         fn=fn, signature={n: kinds.get(n, "constexpr") for n in names},
@@ -132,7 +131,7 @@ def row(kernel, kinds, config, aligned=True):
     began = time.perf_counter()
     if isinstance(kernel, str):
         kernel = getattr(kernels, kernel)
-    made = compiled(kernel, kinds, config, aligned)
+    made = compiled(for_triton(kernel), kinds, config, aligned)
     ptx = made.asm["ptx"]
     said = assembled(ptx)
     find = lambda pattern: int(re.search(pattern, said)[1])  # noqa: E731
@@ -158,15 +157,13 @@ def record(path=FILE, tell=lambda text: None):
         tell({k: v for k, v in rows[-1].items() if k not in ("ptxas", "types")})
     version = subprocess.run([assembler(), "--version"], capture_output=True, text=True)
     data = {
-        "of": "kernels compiled for an H100, which was not there",
+        "about": "kernels compiled for an H100, which was not there",
         "target": TARGET, "triton": triton.__version__,
         "assembler": version.stdout.strip().splitlines()[-1],
         "date": f"{datetime.date.today():%Y-%m-%d}",
-        "command": "python -m utils.bench.kernels.compiled",
+        "command": "python -m utils.bench.kernels.compiled", "rows": rows,
     }  # fmt: skip
-    head = json.dumps(data, indent=1)[:-2]
-    lines = ",\n".join(f"  {json.dumps(r)}" for r in rows)
-    write_whole(path, f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
+    write_whole(path, recordings.text_of(data))
     return rows
 
 
