@@ -25,6 +25,7 @@ from utils.built import (
     conv,
     data_parallel,
     descent,
+    experts,
     fixed,
     flash,
     fuse,
@@ -40,6 +41,8 @@ from utils.built import (
     nn,
     optim,
     packed,
+    pipeline,
+    planner,
     precision,
     profiling,
     quant,
@@ -51,6 +54,7 @@ from utils.built import (
     scaling,
     seq,
     systolic,
+    tensor_parallel,
     train,
     warps,
 )
@@ -549,6 +553,57 @@ DATA_PARALLEL = [
         "seconds[0] is a number of at least 0, not -1",
     ),
     (lambda: data_parallel.timeline([math.nan], [1.0]), "ready[0] is a number"),
+]
+
+
+def facing_pipeline_orders():
+    "Rank 0 wants a gradient before rank 1 has any input."
+    pipeline.simulate([[("B", 0, 0), ("F", 0, 0)], [("F", 0, 1)]], {"F": 1, "B": 2})
+
+
+A_WORK = planner.Work(layers=2, width=8, hidden=16, tokens=4, sequences=4)
+MODEL_PARALLEL = [
+    (lambda: tensor_parallel.Enter.apply(TWO_ROWS), "inside ranks.run(fn, n)"),
+    (lambda: tensor_parallel.Leave.apply(TWO_ROWS), "inside ranks.run(fn, n)"),
+    (
+        lambda: tensor_parallel.split_mlp(TWO_ROWS, TWO_ROWS, TWO_ROWS, 0),
+        "up_HE (2, 3) and down_EH (2, 3) do not have the same hidden units",
+    ),
+    (
+        lambda: tensor_parallel.split_attention(TWO_ROWS, TWO_ROWS, TWO_ROWS),
+        "qkv is of shape (3, H, D, E), not (2, 3)",
+    ),
+    (lambda: tensor_parallel.zigzag(10, 2, 0), "not fall into 2 n = 4 equal chunks"),
+    (lambda: tensor_parallel.zigzag(8, 2, 2), "rank is a whole number from 0 to 1"),
+    (
+        lambda: tensor_parallel.ring_attention(None, None, None, []),
+        "inside ranks.run(fn, n)",
+    ),
+    (
+        lambda: experts.dispatch(TWO_ROWS, torch.tensor([0, 0]), len),
+        "inside ranks.run(fn, n)",
+    ),
+    (
+        alone(lambda: experts.dispatch(TWO_ROWS, torch.tensor([0]), len)),
+        "2 rows and 1 experts",
+    ),
+    (
+        alone(lambda: experts.dispatch(TWO_ROWS, torch.tensor([0, 1]), len)),
+        "experts 0 to 0, one per rank",
+    ),
+    (lambda: pipeline.gpipe(0, 4, 0), "p, the ranks, is a whole number, at least 1"),
+    (lambda: pipeline.order_1f1b(4, 0, 0), "m, the micro-batches, is a whole number"),
+    (lambda: pipeline.zero_bubble(4, 8, 4), "rank is a whole number from 0 to 3"),
+    (
+        lambda: pipeline.interleaved(4, 6, 0),
+        "m = 6 micro-batches do not go round p = 4 ranks evenly",
+    ),
+    (facing_pipeline_orders, "no rank can go on; next in the orders: [('B', 0, 0)"),
+    (lambda: planner.plans(0, 4, 4), "chips is a whole number, at least 1"),
+    (
+        alone(lambda: planner.counted_words(A_WORK, (1, 1, 1))),
+        "outside ranks.run and ranks.main",
+    ),
 ]
 REHEARSAL = [
     (lambda: rehearse(3, 2), "3 is no function"),
@@ -1050,6 +1105,7 @@ ROWS = {
     "budget": BUDGET,
     "recordings": RECORDINGS,
     "data_parallel": DATA_PARALLEL,
+    "model_parallel": MODEL_PARALLEL,
     "rehearsal": REHEARSAL,
     "quant": QUANT,
     "tile and kernels": TILE,

@@ -77,6 +77,13 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "model_parallel": {
+        "utils.built.tensor_parallel": "Leave split_mlp split_attention split_loss merge "
+        "zigzag",
+        "utils.built.experts": "dispatch",
+        "utils.built.pipeline": "order_1f1b simulate zero_bubble Late",
+        "utils.built.planner": "plans",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
