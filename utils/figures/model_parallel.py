@@ -94,10 +94,10 @@ def played(measured, unit):
 def causal_work(T=16, n=4):
     "The causal triangle of T positions, its rows in the colours of n ranks."
     ways = {
-        "neighbours together": [np.arange(T).reshape(n, -1)[r] for r in range(n)],
+        "neighbours": [np.arange(T).reshape(n, -1)[r] for r in range(n)],
         "zigzag": [zigzag(T, n, r).numpy() for r in range(n)],
     }
-    fig, axes = plots.subplots(1, 2, size=(8, 4))
+    fig, axes = plots.subplots(1, 2, size=(8.4, 4))
     said = []
     for ax, (name, places) in zip(axes, ways.items()):
         counts = []
@@ -113,7 +113,7 @@ def causal_work(T=16, n=4):
         ax.set(ylim=(T - 0.5, -0.5), xlim=(0, T + 3.4), xticks=range(0, T + 1, 4))
         ax.set(xlabel="positions that it looks at", yticks=range(0, T, 4))
         ax.grid(False)
-        plots.title(ax, f"{name}: {', '.join(map(str, counts))} pairs")
+        plots.title(ax, f"{name}: {', '.join(map(str, counts))}")
         said.append(f"{name} {', '.join(map(str, counts))}")
     axes[0].set_ylabel("position that looks")
     return fig, (
