@@ -26,6 +26,7 @@ from utils.built import (
     data_parallel,
     descent,
     experts,
+    federated,
     fixed,
     flash,
     fuse,
@@ -44,6 +45,7 @@ from utils.built import (
     pipeline,
     planner,
     precision,
+    private,
     profiling,
     quant,
     recurrent,
@@ -52,6 +54,7 @@ from utils.built import (
     rows,
     rules,
     scaling,
+    secure,
     seq,
     systolic,
     tensor_parallel,
@@ -1076,6 +1079,99 @@ hardware_rows = [
     ),
 ]
 
+
+def _federated_walk(**changes):
+    options = {
+        "w_P": torch.zeros(2),
+        "slope": lambda w, s: w,
+        "n_K": [1, 1],
+        "S": 1,
+        "lr": 1,
+    }
+    return federated.fedavg_round(**{**options, **changes})
+
+
+def _federated_dp(**changes):
+    options = {
+        "g_BP": torch.ones(3, 2), "C": 1, "sigma": 1, "noise_P": torch.ones(2), "expected": 3,
+    }  # fmt: skip
+    return private.private_gradient(**{**options, **changes})
+
+
+FEDERATED = [
+    (
+        lambda: federated.forward(torch.zeros(2, 5), torch.zeros(2, 1, 64)),
+        "w_KP has the shape (K, 2410) for layers (64, 32, 10), not (2, 5)",
+    ),
+    (
+        lambda: federated.forward(torch.zeros(2, 2410), torch.zeros(3, 1, 64)),
+        "(K, B, D) = (2, B, 64), not (3, 1, 64)",
+    ),
+    (
+        lambda: federated.client_slopes(
+            torch.zeros(2, 2410), torch.zeros(2, 3, 64), torch.zeros(2, 4).long()
+        ),
+        "y_KB has a class for each row, (2, 3), not (2, 4)",
+    ),
+    (lambda: _federated_walk(n_K=[0, 0]), "at least 0 and not all 0, not [0.0, 0.0]"),
+    (lambda: _federated_walk(n_K=[3, -1]), "a number of rows for each client"),
+    (lambda: _federated_walk(S=0), "S is a whole number, at least 1, not 0"),
+    (lambda: _federated_walk(lr=0), "lr is a number above 0, not 0"),
+    (lambda: _federated_walk(slope=None), "slope is a function, not None"),
+    (
+        lambda: federated.drift(torch.zeros(3, 2), [1, 1]),
+        "a row for each of 2 clients, not the shape (3, 2)",
+    ),
+    (
+        lambda: federated.scaffold_round(
+            torch.zeros(2), torch.zeros(2), lambda w, s: w, [1, 1], 1, 1
+        ),
+        "c_KP has a row of 2 numbers for each of 2 clients, not the shape (2,)",
+    ),
+]
+SECURE = [
+    (lambda: secure.to_ring([math.nan], 4, 1), "x_P holds nan or inf"),
+    (lambda: secure.to_ring([1.0], 0, 1), "scale is a number above 0, not 0"),
+    (lambda: secure.from_ring(np.zeros(2), 4), "uint32, not float64"),
+    (
+        lambda: secure.masked(1, np.zeros(2, np.uint32), "s", {1: "t"}),
+        "client 1 has no pair with itself",
+    ),
+    (lambda: secure.masked(1, np.zeros(2), "s", {}), "q_P holds numbers of the ring"),
+    (lambda: secure.share(3, 4, 5, None), "t is a whole number from 1 to 4, not 5"),
+    (lambda: secure.share(-3, 4, 2, None), "secret is a whole number from 0 to"),
+    (lambda: secure.rebuild({}), "at least one share"),
+    (lambda: secure.rebuild({0: 7, 1: 3}), "no x is 0"),
+    (
+        lambda: secure.unmask(np.zeros(2, np.uint32), {0: "s"}, {(1, 2): "t"}),
+        "the pair (1, 2) is not one of a survivor and a client that dropped out",
+    ),
+    (
+        lambda: secure.secure_sum(np.zeros((4, 2)), t=2),
+        "t is a whole number from 3 to 4, not 2",
+    ),
+]
+PRIVATE = [
+    (
+        lambda: private.leak_rows(torch.zeros(3, 2), torch.zeros(2)),
+        "not the shapes (3, 2) and (2,)",
+    ),
+    (
+        lambda: private.leak_rows(torch.zeros(3, 2), torch.zeros(3), -1),
+        "floor is a number of at least 0",
+    ),
+    (lambda: private.imprint(torch.zeros(0, 4), 8, 2), "not the shape (0, 4)"),
+    (lambda: _federated_dp(C=0), "C is a number above 0, not 0"),
+    (lambda: _federated_dp(sigma=-1), "sigma is a number of at least 0, not -1"),
+    (lambda: _federated_dp(expected=0), "expected is a number above 0, not 0"),
+    (lambda: _federated_dp(noise_P=torch.ones(3)), "not (3, 2) and (3,)"),
+    (lambda: private.renyi(1.5, 1, 2), "at most 1, not 1.5"),
+    (lambda: private.renyi(0.5, 0, 2), "sigma is a number above 0, not 0"),
+    (lambda: private.renyi(0.5, 1, 2.5), "order is a whole number, at least 2"),
+    (lambda: private.epsilon(0.5, 1, 9, 0), "delta is between 0 and 1, not 0"),
+]
+
+
 ROWS = {
     "scaling": SCALING,
     "faster": FASTER,
@@ -1107,6 +1203,9 @@ ROWS = {
     "data_parallel": DATA_PARALLEL,
     "model_parallel": MODEL_PARALLEL,
     "rehearsal": REHEARSAL,
+    "federated": FEDERATED,
+    "secure": SECURE,
+    "private": PRIVATE,
     "quant": QUANT,
     "tile and kernels": TILE,
     "packed": PACKED,

@@ -84,6 +84,11 @@ EARNED = {
         "utils.built.pipeline": "order_1f1b simulate zero_bubble Late",
         "utils.built.planner": "plans",
     },
+    "federated": {
+        "utils.built.federated": "client_slopes fedavg_round drift scaffold_round",
+        "utils.built.secure": "to_ring masked rebuild unmask",
+        "utils.built.private": "leak_rows private_gradient epsilon",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
