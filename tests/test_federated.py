@@ -1,12 +1,7 @@
 """Chapter 22's modules: clients at once, masks that cancel to the bit, what leaks, the
-accountant beside two libraries, and the chapter's script under torchrun."""
+accountant beside two libraries."""
 
-import json
 import os
-import re
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +10,6 @@ import torch
 from utils.bench.federated import recorded
 from utils.built import federated, private, secure
 from utils.data import digits
-from utils.files import ROOT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="runs a bash script")
 
@@ -123,47 +117,3 @@ def test_the_budget_equals_two_libraries(row):
 
 def test_no_step_costs_nothing():
     assert private.epsilon(0.1, 1.0, 0, 1e-5) == 0.0
-
-
-# ---- the chapter's script, two "machines" ----
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@posix
-def test_the_script_adds_up_on_two_machines_over_loopback(tmp_path):
-    file = ROOT / "solutions" / "22_federated.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    (source,) = ["".join(c["source"]) for c in cells if c["id"] == "script"]
-    script = tmp_path / "masked_sum.py"
-    script.write_text(re.search(r"```python\n(.*?)```", source, re.S)[1])
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    env = {
-        **os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback,
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--local-addr", "127.0.0.1",
-        "--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-id",
-        "22", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", str(script),
-    ]  # fmt: skip
-    agents = [
-        subprocess.Popen(
-            command, env=env, cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    try:
-        told = [agent.communicate(timeout=240)[0] for agent in agents]
-    finally:
-        for agent in agents:
-            agent.kill()
-    assert [agent.returncode for agent in agents] == [0, 0], told
-    assert (
-        re.findall(r"sum (\S+)", "".join(told)) == ["8.0"] * 4
-    )  # 0.5 + 1.5 + 2.5 + 3.5

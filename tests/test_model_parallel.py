@@ -1,11 +1,6 @@
-"""Chapter 19's pieces beyond its exercises: every schedule on ranks, all plans, torchrun."""
+"""Chapter 19's pieces beyond its exercises: every schedule on ranks, all plans."""
 
-import json
 import os
-import re
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,7 +9,6 @@ from torch import distributed as dist
 
 from utils import ranks
 from utils.built import experts, pipeline, planner, tensor_parallel
-from utils.files import ROOT
 from utils.practice import rehearse
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a shell script")
@@ -177,43 +171,3 @@ def test_more_sharding_never_needs_more_memory_for_weights():
             p: planner.words_per_rank(work, p) for p in planner.plans(chips, 80, 1024)
         }
         assert set(words.values()) == {work.words // chips}
-
-
-# ---- the chapter's own text, on two "machines" ----
-
-
-@posix
-def test_the_pipeline_runs_under_two_agents_over_loopback(tmp_path):
-    "Two torchrun agents, one rendezvous, four stages: the script as the chapter prints it."
-    file = ROOT / "solutions" / "19_model_parallel.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    (source,) = ["".join(c["source"]) for c in cells if c["id"] == "script"]
-    (tmp_path / "pipe.py").write_text(
-        re.search(r"```python\n(.*?)```", source, re.S)[1]
-    )
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback,
-           "OMP_NUM_THREADS": "1"}  # fmt: skip
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--local-addr", "127.0.0.1",
-        "--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
-        "--rdzv-id", "pipe", "--rdzv-endpoint", f"127.0.0.1:{port}", "pipe.py",
-    ]  # fmt: skip
-    both = [
-        subprocess.Popen(
-            command, cwd=tmp_path, env=env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    try:
-        said = "".join(agent.communicate(timeout=180)[0] for agent in both)
-    finally:
-        for agent in both:
-            agent.kill()
-    gaps = [float(gap) for gap in re.findall(r"gap (\d\.\de[-+]\d+)", said)]
-    assert [agent.returncode for agent in both] == [0, 0] and len(gaps) == 4, said
-    assert max(gaps) < 1e-12
