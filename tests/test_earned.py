@@ -77,6 +77,10 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "sharding": {
+        "utils.built.sharding": "words smallest_stage flat_views zero1_step clip_shard "
+        "Zero2 Gather forgetful Zero3 save_shards",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
