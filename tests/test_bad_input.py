@@ -56,6 +56,7 @@ from utils.built import (
     scaling,
     secure,
     seq,
+    sharding,
     systolic,
     tensor_parallel,
     train,
@@ -1172,7 +1173,63 @@ PRIVATE = [
 ]
 
 
+def sharded_linear():
+    "A layer, its buffer, a part, and an optimizer of something else."
+    layer = torch.nn.Linear(2, 2)
+    buffer = sharding.flat_views(layer, 1)
+    part = sharding.my_part(buffer)
+    return layer, buffer, part, torch.optim.SGD(layer.parameters(), lr=0.1)
+
+
+SHARDING = [
+    (lambda: sharding.words(4, 2), "stage is a whole number from 0 to 3, not 4"),
+    (lambda: sharding.words(1, 0), "n is a whole number, at least 1"),
+    (lambda: sharding.smallest_stage(7e9, 2, 80), "P is a whole number"),
+    (lambda: sharding.smallest_stage(7, 2, 0), "memory is a number above 0"),
+    (lambda: sharding.smallest_stage(7, 2, 9, -1), "activations is a number"),
+    (lambda: sharding.flat_views([1], 2), "torch.nn.Module, not [1]"),
+    (lambda: sharding.flat_views(torch.nn.Tanh(), 2), "no parameters"),
+    (
+        lambda: sharding.flat_views(torch.nn.Sequential(model(), model().double()), 2),
+        "one dtype and device",
+    ),
+    (lambda: sharding.my_part(torch.ones(4)), "inside ranks.run(fn, n)"),
+    (lambda: sharding.all_gather(torch.ones(4)), "inside ranks.run(fn, n)"),
+    (lambda: sharding.Zero2(model()), "inside ranks.run(fn, n)"),
+    (lambda: sharding.Zero3(model()), "inside ranks.run(fn, n)"),
+    (lambda: sharding.clip_shard([torch.ones(2)], 1), "inside ranks.run(fn, n)"),
+    (alone(lambda: sharding.all_gather(torch.ones(2, 2))), "part is a flat tensor"),
+    (alone(lambda: sharding.reduce_scatter([1.0])), "whole is a flat tensor, not list"),
+    (
+        lambda: rehearse(lambda r, n: sharding.reduce_scatter(torch.ones(3)), 2),
+        "3 numbers in 2 equal parts",
+    ),
+    (alone(lambda: sharding.clip_shard([], 1)), "at least one shard"),
+    (alone(lambda: sharding.clip_shard([torch.ones(2)], 0)), "max_norm is a number"),
+    (
+        alone(lambda: sharding.zero1_step(*sharded_linear())),
+        "the optimizer moves this rank's part alone",
+    ),
+    (alone(lambda: sharding.Zero3(torch.nn.Tanh())), "a layer with parameters"),
+    (alone(lambda: sharding.Zero3(torch.nn.BatchNorm1d(3))), "without buffers"),
+    (
+        alone(lambda: sharding.Zero3(torch.nn.Linear(2, 2).requires_grad_(False))),
+        "all of whose parameters need gradients",
+    ),
+    (lambda: sharding.forgetful(torch.ones(3), None), "regain is a function"),
+    (
+        alone(lambda: sharding.save_shards("x", [torch.ones(3)], [3, 4])),
+        "1 parts and 2 sizes",
+    ),
+    (
+        alone(lambda: sharding.save_shards("x", [torch.ones(3)], [4])),
+        "a part of 4 numbers on 1 ranks has 4, not 3",
+    ),
+    (lambda: sharding.pretend(2, 2).__enter__(), "rank is a whole number from 0 to 1"),
+]
+
 ROWS = {
+    "sharding": SHARDING,
     "scaling": SCALING,
     "faster": FASTER,
     "hardware": hardware_rows,

@@ -89,6 +89,10 @@ EARNED = {
         "utils.built.secure": "to_ring masked rebuild unmask",
         "utils.built.private": "leak_rows private_gradient epsilon",
     },
+    "sharding": {
+        "utils.built.sharding": "words smallest_stage flat_views zero1_step clip_shard "
+        "Zero2 Gather forgetful Zero3 save_shards",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",

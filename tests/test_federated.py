@@ -1,8 +1,6 @@
 """Chapter 22's modules: clients at once, masks that cancel to the bit, what leaks, the
 accountant beside two libraries."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,6 @@ import torch
 from utils.bench.federated import recorded
 from utils.built import federated, private, secure
 from utils.data import digits
-
-posix = pytest.mark.skipif(os.name != "posix", reason="runs a bash script")
-
 
 # ---- clients ----
 
