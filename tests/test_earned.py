@@ -77,6 +77,10 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "thin_wires": {
+        "utils.built.thin": "talk_seconds quantise pack_bits half_hook top_k "
+        "ErrorFeedback power_step local_round outer_step exchange_signs two_level_sum",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
