@@ -29,6 +29,7 @@ from utils.built import (
     federated,
     fixed,
     flash,
+    fleet,
     fuse,
     gpt,
     gpu,
@@ -59,6 +60,7 @@ from utils.built import (
     sharding,
     systolic,
     tensor_parallel,
+    thin,
     train,
     warps,
 )
@@ -468,6 +470,67 @@ BUDGET = [
     (lambda: budget.LossOf(a_gpt(), None), "the model has learned positions"),
     (lambda: budget.counted_flops(len, [1]), "ids are whole numbers"),
 ]
+
+
+THIN_V = torch.tensor([1.0, -2.0, 0.5])
+THIN_WIRES = [
+    (
+        lambda: thin.quantise([1.0], 8),
+        "v_P is a tensor with one axis, (P,), not list",
+    ),
+    (lambda: thin.quantise(THIN_V.view(1, 3), 8), "one axis, (P,), not (1, 3)"),
+    (lambda: thin.quantise(THIN_V, 1), "bits is a whole number from 2 to 8, not 1"),
+    (
+        lambda: thin.quantise(THIN_V.long(), 8),
+        "floating-point numbers, not torch.int64",
+    ),
+    (lambda: thin.quantise(THIN_V / 0, 8), "nan or inf"),
+    (lambda: thin.pack_bits(THIN_V), "True and False, not torch.float32"),
+    (
+        lambda: thin.unpack_bits(torch.zeros(2, dtype=torch.uint8), 17),
+        "17 bits take 3 bytes",
+    ),
+    (lambda: thin.unpack_bits(THIN_V, 3), "a tensor of torch.uint8, not torch.float32"),
+    (lambda: thin.top_k(THIN_V, 4), "k is a whole number from 1 to 3, not 4"),
+    (lambda: thin.spread(THIN_V, torch.tensor([0, 1]), 5), "3 values and 2 places"),
+    (
+        lambda: thin.spread(THIN_V, torch.tensor([0, 1, 5]), 5),
+        "places are from 0 to 4",
+    ),
+    (lambda: thin.ErrorFeedback(0.5), "compress is a function, not 0.5"),
+    (lambda: thin_two_shapes(), "one ErrorFeedback for each tensor"),
+    (lambda: thin.power_step(X_t, X_t.T), "inside ranks.run(fn, n)"),
+    (lambda: thin.exchange_signs(THIN_V), "inside ranks.run(fn, n)"),
+    (lambda: thin.half_hook(None, None), "inside ranks.run(fn, n)"),
+    (lambda: thin.local_round(model(), None, []), "inside ranks.run(fn, n)"),
+    (lambda: thin.two_level_sum(THIN_V, None, None), "inside ranks.run(fn, n)"),
+    (
+        lambda: thin.outer_step(THIN_V, THIN_V, THIN_V),
+        "a row of 3 weights for each rank, not (3,)",
+    ),
+    (
+        lambda: thin.outer_step(THIN_V, THIN_V[None], THIN_V[:2]),
+        "velocity_P has 3 numbers, not (2,)",
+    ),
+    (
+        lambda: thin.talk_seconds("broadcast", 2, 8, 1e6),
+        "'all_reduce' or 'all_gather', not 'broadcast'",
+    ),
+    (lambda: thin.talk_seconds("all_reduce", 2, 8, 0), "rate is a number above 0"),
+    (lambda: fleet.start(3), "seeds is a list of whole numbers, not 3"),
+    (lambda: fleet.start([-1]), "a seed is a whole number, at least 0"),
+    (lambda: next(fleet.batches([0], 0, 1)), "ranks is a whole number, at least 1"),
+    (
+        lambda: fleet.gradients(torch.zeros(1, 2, 5), torch.zeros(1, 2, 3).long()),
+        f"w has shape (S, R, {fleet.P})",
+    ),
+]
+
+
+def thin_two_shapes():
+    feedback = thin.ErrorFeedback(torch.sign)
+    feedback(THIN_V)
+    feedback(THIN_V[:2])
 
 
 def alone(call):
@@ -984,7 +1047,7 @@ TILE = [
     (lambda: _tile_launch(lambda p, i: None, x=np.zeros((4, 4)).T), "not contiguous"),
     (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4).bfloat16()), "use float16"),
     (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4, device="meta")), "lies on meta"),
-    (lambda: _tile_launch(lambda p, i: None, x=[1, 2]), "a tensor or a number, not a list"),
+    (lambda: _tile_launch(lambda p, i: None, x=[1, 2]), "a tensor or a number, not list"),
     (lambda: _tile_launch(lambda p, i: None, grid=(2.5,)), "a grid is (x,), (x, y) or (x, y, z), not (2.5,)"),
     (lambda: _tile_launch(lambda p, i: None, grid=(1, 1, 1, 1)), "a grid is (x,)"),
     (lambda: _tile_launch(lambda p, i: None, wrong=3), "unexpected keyword argument 'wrong'"),
@@ -1259,6 +1322,7 @@ ROWS = {
     "recordings": RECORDINGS,
     "data_parallel": DATA_PARALLEL,
     "model_parallel": MODEL_PARALLEL,
+    "thin_wires": THIN_WIRES,
     "rehearsal": REHEARSAL,
     "federated": FEDERATED,
     "secure": SECURE,

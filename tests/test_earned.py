@@ -93,6 +93,10 @@ EARNED = {
         "utils.built.sharding": "words smallest_stage flat_views zero1_step clip_shard "
         "Zero2 Gather forgetful Zero3 save_shards",
     },
+    "thin_wires": {
+        "utils.built.thin": "talk_seconds quantise pack_bits half_hook top_k "
+        "ErrorFeedback power_step local_round outer_step exchange_signs two_level_sum",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
