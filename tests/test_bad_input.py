@@ -1047,7 +1047,7 @@ TILE = [
     (lambda: _tile_launch(lambda p, i: None, x=np.zeros((4, 4)).T), "not contiguous"),
     (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4).bfloat16()), "use float16"),
     (lambda: _tile_launch(lambda p, i: None, x=torch.zeros(4, device="meta")), "lies on meta"),
-    (lambda: _tile_launch(lambda p, i: None, x=[1, 2]), "a tensor or a number, not list"),
+    (lambda: _tile_launch(lambda p, i: None, x=[1, 2]), "a tensor or a number, not a list"),
     (lambda: _tile_launch(lambda p, i: None, grid=(2.5,)), "a grid is (x,), (x, y) or (x, y, z), not (2.5,)"),
     (lambda: _tile_launch(lambda p, i: None, grid=(1, 1, 1, 1)), "a grid is (x,)"),
     (lambda: _tile_launch(lambda p, i: None, wrong=3), "unexpected keyword argument 'wrong'"),

@@ -1,11 +1,4 @@
-"""Chapter 20's modules on real processes, and its script on two "machines"."""
-
-import json
-import os
-import re
-import socket
-import subprocess
-import sys
+"""Chapter 20's modules on real processes."""
 
 import pytest
 import torch
@@ -13,10 +6,7 @@ from torch import distributed as dist
 
 from utils import ranks
 from utils.built import fleet, thin
-from utils.files import ROOT
 from utils.practice import rehearse
-
-posix = pytest.mark.skipif(os.name != "posix", reason="it kills by process groups")
 
 
 def normal(*shape, seed=0):
@@ -108,42 +98,3 @@ def test_seeds_do_not_disturb_each_other():
     assert torch.equal(both[1], one[0])
     pairs = zip(fleet.batches([0, 5], 2, 3), fleet.batches([5], 2, 3))
     assert all(torch.equal(two[1], one[0]) for two, one in pairs)
-
-
-# ---- the chapter's script ----
-
-
-@posix
-def test_the_script_runs_on_two_machines_over_loopback(tmp_path):
-    "Two torchrun agents, one rendezvous, two ranks: the text of the chapter as it stands."
-    file = ROOT / "solutions" / "20_thin_wires.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    (text,) = ["".join(c["source"]) for c in cells if c["id"] == "script"]
-    script = re.search(r"```python\n(.*?)```", text, re.S)[1]
-    (tmp_path / "letters.py").write_text(script)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
-        "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "thin",
-        "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", "letters.py",
-    ]  # fmt: skip
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback}
-    env["OMP_NUM_THREADS"] = "1"
-    agents = [
-        subprocess.Popen(
-            command, cwd=tmp_path, env=env, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    try:
-        said = [agent.communicate(timeout=120)[0] for agent in agents]
-    finally:
-        for agent in agents:
-            agent.kill()
-    scores = re.findall(r"accuracy (\d+\.\d)", "".join(said))
-    assert len(scores) == 2 and len(set(scores)) == 1, said
-    assert float(scores[0]) > 95

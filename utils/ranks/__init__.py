@@ -27,6 +27,7 @@ what a reader sees. left.py: folders, and what killed processes left. sockets.py
 meter.py, link.py: traffic, counted and slowed. agree.py: have all ranks the same model?
 """
 
+import itertools
 import os
 import pickle
 import threading
@@ -46,6 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 _one_call = threading.Lock()
+_calls_of_main = itertools.count()
 
 
 def run(fn, n=4, timeout=60, threads=1, backend=None, show=True, seed=0, may_die=False):
@@ -94,6 +96,8 @@ def main(fn, timeout=600, threads=1, backend=None, seed=0):
 
         torchrun --nproc-per-node 4 script.py
 
+    A script may call it again: all ranks, in the same order.
+
     timeout  seconds that a collective may wait
     backend  None: gloo for CPU tensors, and NCCL for CUDA's where each rank has a GPU
     The rest is as in `run`. RuntimeError when torchrun is not there.
@@ -117,12 +121,12 @@ def main(fn, timeout=600, threads=1, backend=None, seed=0):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     wait = timedelta(seconds=timeout)
     store, _, _ = next(dist.rendezvous("env://", timeout=wait))
-    # torchrun keeps the store when it restarts ranks: keys of the last try are stale
+    # the store outlives a call and, under torchrun, a restart: old keys are stale
     tries = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"try {tries}, call {next(_calls_of_main)}", store)
     dist.init_process_group(
-        backend, store=dist.PrefixStore(f"try {tries}", store), rank=rank,
-        world_size=world, timeout=wait,
-    )  # fmt: skip
+        backend, store=store, rank=rank, world_size=world, timeout=wait
+    )
     result = fn(rank, world)
     dist.barrier()  # nobody leaves while others still want what it sent
     dist.destroy_process_group()
