@@ -4,7 +4,6 @@ Ranks are rehearsed in this process (utils.practice), so that a call that nobody
 is told at once and nothing hangs.
 """
 
-import inspect
 from collections import Counter
 from contextlib import contextmanager
 
@@ -17,7 +16,7 @@ from torch import nn
 from utils.built import thin as course
 from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
-from utils.practice import Deadlock, Mismatch, Rehearsal, rehearsal
+from utils.practice import Deadlock, Mismatch, Rehearsal
 
 chapter = Chapter("20_thin_wires")
 
@@ -41,7 +40,7 @@ def _play(case, fn, n=3, rule=""):
     "-> results, calls, {(from, to): bytes}; where real ranks would hang, a Miss."
     stage = _Counted(n, calls := [])
     try:
-        with _no_luck(), _futures():
+        with _no_luck():
             return stage.run(fn), calls, stage.links
     except (Deadlock, Mismatch) as error:
         said = (
@@ -65,40 +64,6 @@ def _no_luck():
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-
-
-class _Later:
-    "What work.get_future() gives in these rehearsals."
-
-    def __init__(self, work, tensor):
-        self.work, self.tensor = work, tensor
-
-    def wait(self):
-        self.work.wait()
-        return [self.tensor]
-
-    value = wait
-
-    def then(self, callback):
-        self.wait()
-        future = torch.futures.Future()
-        future.set_result(callback(self))
-        return future
-
-
-@contextmanager
-def _futures():
-    "Inside, the works of a rehearsal have get_future(), as gloo's have."
-
-    def get_future(work):
-        call = inspect.getclosurevars(work.put).nonlocals["put"]  # it fills the tensor
-        return _Later(work, inspect.getclosurevars(call).nonlocals["tensor"])
-
-    rehearsal.Work.get_future = get_future
-    try:
-        yield
-    finally:
-        del rehearsal.Work.get_future
 
 
 def _normal(*shape, seed=0):

@@ -128,7 +128,7 @@ class _Actor(Rank):
         said = said or _describe(name, tensor, key)
         meeting = self.meet(said, value, rounds, whole_group(group))
         self.simulator.calls.append(call)
-        work = Work(self, meeting, lambda: put(meeting.values()), call)
+        work = Work(self, meeting, lambda: put(meeting.values()), call, tensor)
         if not wait:
             return work
         work.wait()
@@ -141,7 +141,7 @@ class _Actor(Rank):
         )  # fmt: skip
         self.post(half)
         self.simulator.calls.append(call)
-        return Work(self, half, put, call)
+        return Work(self, half, put, call, tensor)
 
     def compare(self, what, mine, differ):
         """ValueError if the ranks that have come to this place brought something else.
@@ -161,9 +161,9 @@ class _Actor(Rank):
 class Work:
     "What an asynchronous call returns; `event` is what it waits for."
 
-    def __init__(self, rank, event, put, call):
+    def __init__(self, rank, event, put, call, tensor=None):
         self.rank, self.event, self.put, self.call = rank, event, put, call
-        self.done = False
+        self.tensor, self.done = tensor, False
 
     def wait(self, timeout=None):
         if not self.done:
@@ -176,6 +176,32 @@ class Work:
 
     def is_completed(self):
         return self.event.end is not None
+
+    def get_future(self):
+        "A promise of [tensor], for calls that write into the tensor they were given."
+        if self.call.name not in ("all_reduce", "broadcast", "irecv"):
+            raise RuntimeError(
+                f"a rehearsal has get_future() of all_reduce, broadcast and irecv, "
+                f"not of {self.call.name}"
+            )
+        return Promise(lambda: self.wait() and [self.tensor])
+
+
+class Promise:
+    "Stands in for torch.futures.Future: what `then` is given runs when it is waited for."
+
+    def __init__(self, make):
+        self.make, self.made = make, []
+
+    def wait(self):
+        if not self.made:
+            self.made.append(self.make())
+        return self.made[0]
+
+    value = wait
+
+    def then(self, callback):
+        return Promise(lambda: callback(self))
 
 
 def _in_backward():
