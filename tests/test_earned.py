@@ -77,6 +77,11 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "failures": {
+        "utils.built.failures": "save_sharded newest pieces ordered_mean run_to_the_end "
+        "catch_up interval simulate share_rows",
+        "utils.built.pool": "choose",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
