@@ -26,6 +26,7 @@ from utils.built import (
     data_parallel,
     descent,
     experts,
+    failures,
     federated,
     fixed,
     flash,
@@ -45,6 +46,7 @@ from utils.built import (
     packed,
     pipeline,
     planner,
+    pool,
     precision,
     private,
     profiling,
@@ -545,6 +547,57 @@ def parallel(*layers, **options):
 def uneven_accumulation():
     batches = [(X_t[:k], y_t[:k]) for k in (3, 2)]
     data_parallel.accumulate(parallel(model()), None, batches)
+
+
+FAILURES = [
+    (lambda: failures.Folder(__file__), "is a file, not a folder"),
+    (
+        lambda: failures.save_sharded(None, 1, 0, 1, b""),
+        "save_sharded is called inside ranks.run(fn, n)",
+    ),
+    (lambda: failures.save_sharded(None, -1, 0, 1, b""), "step is a whole number"),
+    (
+        lambda: failures.save_sharded(None, 1, 2, 2, b""),
+        "rank is a whole number from 0",
+    ),
+    (
+        lambda: failures.save_sharded(None, 1, 0, 1, y_t),
+        "shard is bytes, not torch.Tensor",
+    ),
+    (lambda: failures.newest("run"), "folder is a Folder, not str"),
+    (lambda: failures.pieces(5, 2, 3, 3), "rank is a whole number from 0 to 2"),
+    (lambda: failures.pieces(5, 0, 0, 3), "n is a whole number, at least 1"),
+    (lambda: failures.bounds(-1, 1, 0), "P is a whole number, at least 0"),
+    (lambda: failures.ordered_mean({}, 3, len), "v from 0 to 2, at least one"),
+    (lambda: failures.ordered_mean({3: X_t[0]}, 3, len), "v from 0 to 2, at least one"),
+    (lambda: failures.ordered_mean({0: X_t[0]}, 3), "inside ranks.run(fn, n)"),
+    (lambda: failures.catch_up(0, X_t[0]), "catch_up is called inside ranks.run"),
+    (lambda: failures.catch_up(1.5, X_t[0]), "step is a whole number"),
+    (lambda: failures.run_to_the_end(3, 2, len), "attempt is a function, not 3"),
+    (lambda: failures.run_to_the_end(len, 0, int), "n is a whole number, at least 1"),
+    (lambda: failures.add_up_or_notice(-1), "k is a whole number, at least 0"),
+    (lambda: failures.killed_while(3, 1.0), "act is a function, not 3"),
+    (lambda: failures.interval(0, 1, 1), "C is a number above 0"),
+    (lambda: failures.interval(1, 1, 0), "n is a whole number, at least 1"),
+    (lambda: failures.expected(1, 1, 1, -1, 1), "R is a number of at least 0"),
+    (lambda: failures.simulate(1, 0, 1, 1, []), "tau is a number above 0"),
+    (lambda: failures.simulate(0, 1, 1, 1, []), "work is a number above 0"),
+    (lambda: failures.share_rows([1.0, 0.0], 3), "speeds[1] is a number above 0"),
+    (lambda: failures.share_rows([1.0], 2.5), "B is a whole number, at least 0"),
+    (lambda: failures.share_rows([], 2), "number of machines is a whole number"),
+    (lambda: pool.choose("last", [], [], [], 0), "rule is one of first come"),
+    (lambda: pool.play([(0, 3, 1)], [1.0], "first come"), "jobs[0].size is a whole"),
+    (lambda: pool.play([(0, 1, 0)], [1.0], "first come"), "jobs[0].hours is a number"),
+    (
+        lambda: pool.play([(-1, 1, 1)], [1.0], "first come"),
+        "jobs[0].arrive is a number",
+    ),
+    (
+        lambda: pool.play([(0, 1, 1)], [1.0], "", lambda *_: None),
+        "all machines are free, and nobody starts",
+    ),
+    (lambda: pool.judge([], [1.0], []), "number of jobs is a whole number"),
+]
 
 
 TWO_ROWS = torch.ones(2, 3)
@@ -1323,6 +1376,7 @@ ROWS = {
     "data_parallel": DATA_PARALLEL,
     "model_parallel": MODEL_PARALLEL,
     "thin_wires": THIN_WIRES,
+    "failures and pool": FAILURES,
     "rehearsal": REHEARSAL,
     "federated": FEDERATED,
     "secure": SECURE,

@@ -97,6 +97,11 @@ EARNED = {
         "utils.built.thin": "talk_seconds quantise pack_bits half_hook top_k "
         "ErrorFeedback power_step local_round outer_step exchange_signs two_level_sum",
     },
+    "failures": {
+        "utils.built.failures": "save_sharded newest pieces ordered_mean run_to_the_end "
+        "catch_up interval simulate share_rows",
+        "utils.built.pool": "choose",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
