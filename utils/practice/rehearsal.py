@@ -201,7 +201,11 @@ class Promise:
     value = wait
 
     def then(self, callback):
-        return Promise(lambda: callback(self))
+        def make():
+            self.wait()
+            return callback(self)
+
+        return Promise(make)
 
 
 def _in_backward():
