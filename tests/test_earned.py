@@ -77,6 +77,11 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "pruning": {
+        "utils.built.pruning": "keep_largest global_masks Masked keep_at ticket wanda "
+        "two_of_four shrink refit",
+        "utils.built.coding": "gaps Decoder",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
