@@ -21,6 +21,7 @@ from utils.built import (
     bert,
     bpe,
     budget,
+    coding,
     collectives,
     conv,
     data_parallel,
@@ -50,6 +51,7 @@ from utils.built import (
     precision,
     private,
     profiling,
+    pruning,
     quant,
     recurrent,
     resnet,
@@ -819,6 +821,56 @@ PACKED = [
     (lambda: packed.save_packed("x", [W_64]), "tensors is {name: tensor}, not list"),
     (lambda: packed.save_packed("x", {"w": 3}), "w is a Packed matrix or a tensor"),
 ]
+TWO_LAYERS = torch.nn.Linear(3, 2), torch.nn.Linear(4, 3)
+PRUNING_MASK = torch.ones(2, 3, dtype=torch.bool)
+PRUNING = [
+    (lambda: pruning.keep_largest([1.0], 0.5), "W_HD is a tensor, not list"),
+    (
+        lambda: pruning.keep_largest(W_64[0], 0.5),
+        "W_HD has the shape (H, D), not (64,)",
+    ),
+    (lambda: pruning.keep_largest(W_64, 50), "keep is a share, from 0 to 1, not 50"),
+    (lambda: pruning.keep_largest(W_64, -0.1), "keep is a number of at least 0"),
+    (lambda: pruning.global_masks(W_64, 0.5), "weights is a list of tensors"),
+    (lambda: pruning.wanda(W_64, X_t, 0.5), "weights for 64 inputs, rows of 3"),
+    (lambda: pruning.two_of_four(W_64[:, :6]), "groups of 4 do not divide 6 inputs"),
+    (lambda: pruning.pack_24(W_64, W_64 > 0), "exactly two of every four neighbours"),
+    (
+        lambda: pruning.pack_24(W_64, PRUNING_MASK),
+        "a mask of (2, 3) for weights of (2, 64)",
+    ),
+    (
+        lambda: pruning.compensated(W_64, torch.eye(3), abs),
+        "C_DD has the shape (64, 64)",
+    ),
+    (lambda: pruning.compensated(W_64, torch.zeros(64, 64), abs), "C_DD is singular"),
+    (
+        lambda: pruning.Masked(W_64, PRUNING_MASK),
+        "layer is a torch.nn.Linear, not torch",
+    ),
+    (
+        lambda: pruning.Masked(model(), PRUNING_MASK.float()),
+        "mask is torch.bool, (2, 3)",
+    ),
+    (lambda: pruning.keep_at(3, 10, 0.1, 0), "stop is a share above 0"),
+    (lambda: pruning.keep_at(3, 0, 0.1, 0.5), "total is a number above 0, not 0"),
+    (lambda: pruning.tune(model(), X_t, y_t, 1, lr=0), "lr is a number above 0, not 0"),
+    (lambda: pruning.shrink(*TWO_LAYERS, [0]), "2 outputs do not fit 4 inputs"),
+    (lambda: pruning.shrink(W_64, model(), [0]), "a layer is a torch.nn.Linear, not"),
+    (lambda: pruning.refit(W_64, X_t), "2 rows of inputs, 4 of targets"),
+    (lambda: pruning.linears("net"), "net is a torch.nn.Module, not str"),
+    (lambda: pruning.fold(5), "k is a whole number from 0 to 4, not 5"),
+    (lambda: pruning.Coded(model(), 1).codes(), "there is no scale yet"),
+    (lambda: coding.gaps(W_64), "a tensor of torch.bool, not torch.float32"),
+    (lambda: coding.from_gaps([3, 9], (2, 5)), "run past the end of 10 weights"),
+    (lambda: coding.Decoder("text"), "blob is bytes, not str"),
+    (lambda: coding.write_small("x", [CODES], [1.0], []), "one entry per layer"),
+    (
+        lambda: coding.write_small("x", [W_64], [1.0], [X_t[0]]),
+        "codes are whole numbers",
+    ),
+    (lambda: coding.read_small(b"short"), "5 bytes do not match their checksum"),
+]
 KERNELS = [
     (lambda: int8.Int4Linear(model().weight), "made of a torch.nn.Linear, not"),
     (lambda: int8.Int4Linear(LINEAR, 48), "groups of 48 do not divide 64"),
@@ -1381,6 +1433,7 @@ ROWS = {
     "federated": FEDERATED,
     "secure": SECURE,
     "private": PRIVATE,
+    "pruning and coding": PRUNING,
     "quant": QUANT,
     "tile and kernels": TILE,
     "packed": PACKED,

@@ -102,6 +102,11 @@ EARNED = {
         "catch_up interval simulate share_rows",
         "utils.built.pool": "choose",
     },
+    "pruning": {
+        "utils.built.pruning": "keep_largest global_masks Masked keep_at ticket wanda "
+        "two_of_four shrink refit",
+        "utils.built.coding": "gaps Decoder",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
