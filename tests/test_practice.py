@@ -352,6 +352,24 @@ def test_a_result_is_there_at_wait_and_no_sooner():
     assert rehearse(fn, 2) == [([1.0, 1.0], [2.0, 2.0])] * 2
 
 
+def test_a_future_calls_back_when_it_is_waited_for():
+    def fn(rank, n):
+        x, called = torch.full((2,), rank + 1.0), []
+        work = dist.all_reduce(x, async_op=True)
+        future = work.get_future().then(lambda f: called.append(1) or f.value()[0] / n)
+        return future.wait().tolist(), future.wait().tolist(), x.tolist(), called
+
+    assert rehearse(fn, 2) == [([1.5, 1.5], [1.5, 1.5], [3.0, 3.0], [1])] * 2
+    assert ranks.run(fn, 2) == rehearse(fn, 2)
+
+    def gathers(rank, n):
+        parts = [torch.ones(1) for _ in range(n)]
+        dist.all_gather(parts, torch.ones(1), async_op=True).get_future()
+
+    with pytest.raises(RuntimeError, match="not of all_gather"):
+        rehearse(gathers, 2)
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_rehearsal_notes_who_waits_in_backward(early):
     def fn(rank, n):
