@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cloudpickle
@@ -19,6 +20,7 @@ import torch
 from torch import distributed as dist
 
 from tests.test_ranks import (
+    FreePort,
     add_up,
     failure,
     gone,
@@ -31,7 +33,7 @@ from tests.test_ranks import (
 from utils import ranks
 from utils.built.collectives import shared_folder
 from utils.files import temporary
-from utils.ranks import crew, left, still
+from utils.ranks import crew, left, meeting, still
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -588,3 +590,55 @@ def test_who_has_returned_is_no_later_member():
         return ranks.members(1)
 
     assert ranks.run(fn, 3, may_die=True) == ["early", None, [2]]
+
+
+# ---- one store, kept over restarts ----
+
+
+def meet(server, rank, n, seconds=20):
+    client = dist.TCPStore("127.0.0.1", server.port, n, False, wait_for_workers=False)
+    return meeting.afresh(client, rank, n, seconds)
+
+
+def test_ranks_that_begin_anew_meet_each_other_and_not_the_dead():
+    server = dist.TCPStore("127.0.0.1", 0, 1, True, wait_for_workers=False)
+    with pytest.raises(RuntimeError, match=r"0 of 2 waited 0\.2 s for the others"):
+        meet(server, 0, 2, 0.2)
+    parts = []
+    for order in ((1, 2, 0), (0, 2, 1)):
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(lambda rank: meet(server, rank, 3), order))
+        made[0].set("here", "")
+        assert all(part.check(["here"]) for part in made), "one part for all"
+        assert not any(part.check(["here"]) for part in parts), "and no earlier one"
+        parts += made
+        made[0].delete_key("here")
+
+
+@linux
+def test_machines_may_count_restarts_differently(tmp_path):
+    """torchrun counts a restart after a failure of its own ranks, and none because
+    another machine began anew: ranks of one start may be told different counts."""
+    (tmp_path / "script.py").write_text(
+        "from utils import ranks\nfrom torch import distributed as dist\n"
+        "ranks.main(lambda rank, n: dist.barrier(), timeout=60)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": path_with_course(), "WORLD_SIZE": "2"}
+    with FreePort() as port:
+        environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "LOCAL_RANK": "0",
+        }
+    both = [
+        subprocess.Popen(
+            [sys.executable, "script.py"], cwd=tmp_path,
+            env={**environ, "RANK": r, "TORCHELASTIC_RESTART_COUNT": r},
+        )
+        for r in "01"
+    ]  # fmt: skip
+    try:
+        assert [rank.wait(60) for rank in both] == [0, 0]
+    finally:
+        for rank in both:
+            rank.kill()

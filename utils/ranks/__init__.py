@@ -27,14 +27,13 @@ what a reader sees. left.py: folders, and what killed processes left. sockets.py
 meter.py, link.py: traffic, counted and slowed. agree.py: have all ranks the same model?
 """
 
-import itertools
 import os
 import pickle
 import threading
 from datetime import timedelta
 from pathlib import Path
 
-from utils.ranks import call, crew, left, shown, travel, verdict, worker
+from utils.ranks import call, crew, left, meeting, shown, travel, verdict, worker
 from utils.ranks.call import LOOPBACK
 from utils.ranks.link import Link, slow_link
 from utils.ranks.meeting import leave, members, store
@@ -47,7 +46,6 @@ __all__ = [
 ]  # fmt: skip
 
 _one_call = threading.Lock()
-_calls_of_main = itertools.count()
 
 
 def run(fn, n=4, timeout=60, threads=1, backend=None, show=True, seed=0, may_die=False):
@@ -121,9 +119,7 @@ def main(fn, timeout=600, threads=1, backend=None, seed=0):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     wait = timedelta(seconds=timeout)
     store, _, _ = next(dist.rendezvous("env://", timeout=wait))
-    # the store outlives a call and, under torchrun, a restart: old keys are stale
-    tries = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"try {tries}, call {next(_calls_of_main)}", store)
+    store = meeting.afresh(store, rank, world, timeout)
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=world, timeout=wait
     )

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from utils.files import write_whole
@@ -109,6 +110,45 @@ class Arbiter:
         self.k, self.alive, self.waits = self.k + 1, sorted(alive), True
         text = json.dumps(self.alive)
         write_whole(self.folder / f"members.{self.k}", text, lasting=False)
+
+
+def afresh(store, rank, n, seconds):
+    """A part of `store` that these n processes share, and that no earlier ones have used.
+
+    A launcher may keep its store when it starts ranks anew, full of addresses of the
+    dead; and its counts of restarts differ from machine to machine (torchrun counts those
+    after a failure of its own, not those because another machine began anew). So rank 0
+    draws a name, all answer with one of their own, and it counts when all are read back.
+
+    RuntimeError when not all have come within so many seconds.
+    """
+    from torch import distributed as dist
+
+    mine, end = uuid.uuid4().hex, time.monotonic() + seconds
+
+    def read(key):
+        return store.get(key).decode() if store.check([key]) else ""
+
+    def wait():
+        if time.monotonic() > end:
+            raise RuntimeError(
+                f"rank {rank} of {n} waited {seconds:g} s for the others"
+            )
+        time.sleep(0.005)
+
+    name = mine if rank == 0 else ""
+    if rank == 0:
+        store.set("start", name)
+        for other in range(1, n):
+            while not (came := read(f"{name} {other}")):
+                wait()
+            store.set(f"{name} read {other}", came)
+    while rank and read(f"{name} read {rank}") != mine:
+        if (now := read("start")) != name:
+            name = now
+            store.set(f"{name} {rank}", mine)
+        wait()
+    return dist.PrefixStore(name, store)
 
 
 def between(folder, name, n, host):
