@@ -23,12 +23,14 @@ from utils.built import (
     budget,
     coding,
     collectives,
+    compute,
     conv,
     data_parallel,
     descent,
     experts,
     failures,
     federated,
+    fivefold,
     fixed,
     flash,
     fleet,
@@ -1396,6 +1398,67 @@ SHARDING = [
     (lambda: sharding.pretend(2, 2).__enter__(), "rank is a whole number from 0 to 1"),
 ]
 
+COMPUTE_NET = torch.nn.Linear(3, 2)
+COMPUTE = [
+    (lambda: compute.macs([3, 2]), "net is a torch.nn.Module, not list"),
+    (lambda: compute.pareto([1, 2]), "points are pairs (cost, score)"),
+    (lambda: compute.pareto([(1, 2, 3)]), "points are pairs (cost, score)"),
+    (lambda: compute.pareto([(1, math.nan)]), "points are finite numbers"),
+    (lambda: compute.hypervolume([(1, 2)], 5), "corner is a pair"),
+    (lambda: compute.cheapest([], 0.1), "no point to choose from"),
+    (lambda: compute.cheapest([(1, 2)], -1), "price is a number of at least 0, not -1"),
+    (lambda: compute.draw_gates([0.5], [0.5]), "a_N is a tensor, not list"),
+    (
+        lambda: compute.draw_gates(torch.zeros(2), torch.tensor([0.0, 0.5])),
+        "u_N lies between 0 and 1",
+    ),
+    (lambda: compute.expected_macs([torch.ones(3)]), "two layers of units or more"),
+    (lambda: compute.harden([COMPUTE_NET], []), "1 layers and 0 gates"),
+    (
+        lambda: compute.harden([COMPUTE_NET], [torch.ones(2)]),
+        "gates[0] has 2 numbers, layers[0] has 3 inputs",
+    ),
+    (
+        lambda: compute.harden([COMPUTE_NET], [torch.zeros(3)]),
+        "gates[0] are all closed",
+    ),
+    (
+        lambda: compute.choose_threshold(
+            torch.rand(3), torch.ones(3).bool(), torch.ones(3).bool(), (5, 9), 4
+        ),
+        "the first network alone costs 5, more than 4",
+    ),
+    (
+        lambda: compute.choose_threshold(
+            torch.rand(3), torch.ones(2).bool(), torch.ones(3).bool(), (5, 9), 9
+        ),
+        "as many rows",
+    ),
+    (
+        lambda: compute.gate_loss(torch.ones(3), torch.ones(2), torch.ones(3), 0.1),
+        "as many rows",
+    ),
+    (
+        lambda: compute.gumbel_pick(torch.zeros(3), 0, torch.full((3,), 0.5)),
+        "T is a number above 0, not 0",
+    ),
+    (
+        lambda: compute.gumbel_pick(torch.zeros(3), 1, torch.zeros(3)),
+        "u_K lies between 0 and 1",
+    ),
+    (
+        lambda: fivefold.Nets([64]),
+        "of the inputs, of each hidden layer, of the outputs",
+    ),
+    (
+        lambda: fivefold.Nets([64, 0, 10]),
+        "a width is a whole number, at least 1, not 0",
+    ),
+    (
+        lambda: fivefold.train(fivefold.Nets([64, 10]), fivefold.Digits(), 0),
+        "epochs is a whole number, at least 1, not 0",
+    ),
+]
 ROWS = {
     "sharding": SHARDING,
     "scaling": SCALING,
@@ -1435,6 +1498,7 @@ ROWS = {
     "private": PRIVATE,
     "pruning and coding": PRUNING,
     "quant": QUANT,
+    "compute": COMPUTE,
     "tile and kernels": TILE,
     "packed": PACKED,
     "kernels": KERNELS,

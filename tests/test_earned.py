@@ -112,6 +112,10 @@ EARNED = {
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
         "utils.built.packed": "pack_int4 unpack_int4",
     },
+    "compute_aware": {
+        "utils.built.compute": "macs pareto hypervolume cheapest draw_gates expected_macs "
+        "harden choose_threshold gate_loss gumbel_pick",
+    },
     "attention": {
         "utils.built.attention": "attention causal_mask window_mask split_heads "
         "repeat_heads rotate",
