@@ -18,6 +18,7 @@ from utils.built import failures as course
 from utils.built import pool
 from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
+from utils.exercises.cases import agree
 from utils.practice import Deadlock, Mismatch, rehearse
 
 chapter = Chapter("21_failures")
@@ -128,10 +129,11 @@ def _saved(disk, step, shards):
 
 
 def _two():
-    "Steps 9 and 10, three shards each, and shards of step 11 without a manifest."
+    "Steps 8, 9 and 10, three shards each, and a shard of step 11 without a manifest."
     disk = Disk()
     _saved(disk, 10, [b"new-0", _closed(b"new-one"), b"new-two-"])
     _saved(disk, 9, [b"old-0", b"old-one", b"old-two-"])
+    _saved(disk, 8, [b"older", b"older-1", b"older-2-"])
     disk.write("11.0-of-3", b"newer")
     return disk
 
@@ -158,24 +160,34 @@ def _closed(data):
 def newest(answer):
     "The newest checkpoint that is whole."
 
+    def ask(case, disk):
+        try:
+            return answer(disk)
+        except FileNotFoundError as error:
+            said = f"FileNotFoundError: {error}"
+        raise Miss(f"It raised {said}. What is missing is no error here: take the step "
+                   "before.", case, said, "the newest that is whole")  # fmt: skip
+
     def look(case, disk, step, rule):
-        got = answer(disk)
+        got = ask(case, disk)
         if got is None:
             raise Miss(rule, f"{case}: what comes out", "None", f"step {step}")
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise Miss("It returns (step, [bytes, ...]).", case, got, (step, "..."))
-        same(f"{case}: step", got[0], step, rule)
         want = [disk.files[r["name"]]
                 for r in json.loads(disk.files[f"manifest.{step}"])["shards"]]  # fmt: skip
-        same(f"{case}: shards", [bytes(b) for b in got[1]], want,
+        shards = [bytes(b) for b in got[1]]
+        if not agree(got[0], step):
+            raise Miss(rule, f"{case}: step and shards", (got[0], shards), (step, want))
+        same(f"{case}: shards", shards, want,
              "The shards' bytes, in the order of the manifest.")  # fmt: skip
 
-    start = "manifests of steps 9 and 10; shards of step 11 without one"
+    start = "manifests of steps 8, 9 and 10; a shard of step 11 without one"
     look(start, _two(), 10, "10 is newer than 9, also where text sorts otherwise; without a "
          "manifest there is no checkpoint.")  # fmt: skip
     three = _two()
     _saved(three, 25, [b"newest"])
-    look("manifests of steps 9, 10 and 25", three, 25, "Compare the steps as numbers, all "
+    look("manifests of steps 8, 9, 10 and 25", three, 25, "Compare the steps as numbers, all "
          "of them.")  # fmt: skip
     many = Disk()
     _saved(many, 3, [f"shard {r}".encode() for r in range(11)])
@@ -205,15 +217,15 @@ def newest(answer):
     for case, empty in (("no file at all", Disk()), ("shards, no manifest", Disk())):
         if "shards" in case:
             empty.write("5.0-of-1", b"data")
-        got = answer(empty)
+        got = ask(case, empty)
         if got is not None:
             raise Miss("Without any whole checkpoint it returns None.", case, got, None)
     disk = _two()
-    for name in ("9.0-of-3", "10.0-of-3"):
+    for name in ("8.0-of-3", "9.0-of-3", "10.0-of-3"):
         disk.files[name] = b"?????"
-    got = answer(disk)
+    got = ask("all checkpoints damaged", disk)
     if got is not None:
-        raise Miss("Where none is whole it returns None.", "both checkpoints damaged", got, None)  # fmt: skip
+        raise Miss("Where none is whole it returns None.", "all checkpoints damaged", got, None)  # fmt: skip
 
 
 @chapter.exercise(
@@ -247,6 +259,17 @@ def pieces(answer):
 # ---- the same bits ----
 
 
+class _Nothing:
+    "What add_up returns: whoever uses it is told."
+
+    def _used(self, *_):
+        raise Miss("add_up(x) changes x in place and returns nothing: go on with x.",
+                   "x = add_up(x)", "nothing", "add_up(x)")  # fmt: skip
+
+    __getattr__ = __getitem__ = __iter__ = __len__ = _used
+    __add__ = __radd__ = __mul__ = __rmul__ = __truediv__ = _used
+
+
 @chapter.exercise(
     "Sums of floats depend on their order. Which order could every number of ranks have?",
     "A buffer (V, P) of zeros, this rank's gradients in their rows, add_up(buffer): every "
@@ -274,6 +297,7 @@ def ordered_mean(answer):
             def add_up(x):
                 used.append(tuple(x.shape))
                 dist.all_reduce(x)
+                return _Nothing()
 
             return answer(mine, V, add_up), used
 
@@ -311,8 +335,8 @@ def ordered_mean(answer):
 class _Cluster:
     "attempt(n) plays a plan: (what happens, step of the newest checkpoint after it)."
 
-    def __init__(self, plan):
-        self.plan, self.asked, self.step = list(plan), [], 0
+    def __init__(self, plan, start):
+        self.plan, self.asked, self.step = list(plan), [], start
 
     def attempt(self, n):
         self.asked.append(n)
@@ -350,42 +374,44 @@ class _Cluster:
 def run_to_the_end(answer):
     "Attempts with fewer and fewer ranks."
     died = lambda *steps: [("died", step) for step in steps]  # noqa: E731
-    for case, n, plan, want, rule in (
-        ("nobody dies", 3, [("done", 9)], "weights", "Nothing to repair."),
-        ("two deaths, each after a newer checkpoint", 4, [*died(5, 10), ("done", 15)],
-         "weights", "One rank fewer after each death."),
-        ("a death without a checkpoint, then the end", 4, [*died(0), ("done", 15)],
-         "weights", "A single death without a newer checkpoint may be bad luck."),
-        ("deaths with, without, with and without a newer checkpoint", 7,
-         [*died(5, 5, 10, 10), ("done", 15)], "weights",
+    for case, n, start, plan, tries, want, rule in (
+        ("nobody dies", 3, 0, [("done", 9)], 1, "weights", "Nothing to repair."),
+        ("two deaths, each after a newer checkpoint", 4, 0, [*died(5, 10), ("done", 15)],
+         3, "weights", "One rank fewer after each death."),
+        ("a death without a checkpoint, then the end", 4, 0, [*died(0), ("done", 15)],
+         2, "weights", "A single death without a newer checkpoint may be bad luck."),
+        ("deaths with, without, with and without a newer checkpoint", 7, 0,
+         [*died(5, 5, 10, 10), ("done", 15)], 5, "weights",
          "Two in a row count: a newer checkpoint begins the count anew."),
-        ("it begins at step 5; two deaths in a row without a newer one", 8,
-         [*died(5, 5), ("done", 9)], "died",
-         "A checkpoint that was there at the start is no newer one: raise the error."),
-        ("two deaths in a row without a newer checkpoint", 5, [*died(0, 0), ("done", 5)],
-         "died", "Twice at the same place is a bug, not a machine: raise the error."),
-        ("the same after a good start", 6, [*died(5, 5, 5), ("done", 15)], "died",
-         "Twice in a row without a newer checkpoint: raise the error."),
-        ("one rank, which dies after a checkpoint", 1, [*died(5), ("done", 9)], "died",
+        ("a checkpoint is there at the start, and none is newer", 8, 5, died(*[5] * 8), 2,
+         "died", "A checkpoint that was there at the start is no newer one: raise the error."),
+        ("no checkpoint at all", 5, 0, died(*[0] * 5), 2, "died",
+         "Twice at the same place is a bug, not a machine: raise the error."),
+        ("one newer checkpoint, then none", 6, 0, died(*[5] * 6), 3, "died",
+         "The second and the third death brought no newer checkpoint than the first: twice "
+         "in a row, raise the error."),
+        ("one rank, which dies after a checkpoint", 1, 0, [*died(5), ("done", 9)], 1, "died",
          "When the last rank dies nobody is left: raise the error."),
-        ("a rank raises an error", 4, [("raised", 5), ("done", 9)], "raised",
+        ("a rank raises an error", 4, 0, [("raised", 5), ("done", 9)], 1, "raised",
          "An error of the program comes again with fewer ranks: only 'died' is repaired."),
-        ("the ranks hang", 4, [("timeout", 5), ("done", 9)], "timeout",
+        ("the ranks hang", 4, 0, [("timeout", 5), ("done", 9)], 1, "timeout",
          "Only 'died' is repaired; a hang goes to the caller."),
-        ("an error that is no RankError", 4, [("bug", 5), ("done", 9)], "KeyError",
+        ("an error that is no RankError", 4, 0, [("bug", 5), ("done", 9)], 1, "KeyError",
          "Only ranks.RankError is caught."),
     ):  # fmt: skip
-        cluster = _Cluster(plan)
-        cluster.step = 5 * case.startswith("it begins at step 5")
-        asked = [n - i for i in range(len(plan) - ("done" in dict(plan) and want != "weights"))]  # fmt: skip
+        cluster = _Cluster(plan, start)
+        case = (f"{n} ranks; {case}: newest step {start} at the start, then "
+                f"{', '.join(f'{what} ({step})' for what, step in plan)}")  # fmt: skip
         try:
             got = answer(cluster.attempt, n, cluster.newest_step)
         except ranks.RankError as error:
             got = error.kind
         except KeyError:
             got = "KeyError"
-        same(f"{n} ranks; {case}: attempts with n =", cluster.asked, asked, rule)
-        same(f"{n} ranks; {case}: what comes out", got, want,
+        asked = [n - i for i in range(tries)]
+        if cluster.asked != asked:
+            raise Miss(rule, f"{case}; attempts with n =", cluster.asked, asked)
+        same(f"{case}; what comes out", got, want,
              f"{rule} The last attempt's result, or its error, goes to the caller.")  # fmt: skip
 
 
@@ -404,8 +430,10 @@ def catch_up(answer):
     "Step and state of the furthest rank, on all ranks."
     for steps in ([5, 6, 5], [7, 6, 6], [6, 6, 7], [4, 4], [3, 4, 4, 3], [9]):
         n, case = len(steps), f"ranks after {steps} steps"
-        states = [torch.arange(3.0) + 10 * s + (0 if s == max(steps) else r / 8)
-                  for r, s in enumerate(steps)]  # fmt: skip
+        states = [10.0 * s + torch.arange(3.0) + r / 8 for r, s in enumerate(steps)]
+        top = 10.0 * max(steps)  # its state is not the largest, number by number
+        states = [torch.tensor([top, -top - 1, top + 2]) if s == max(steps) else state
+                  for s, state in zip(steps, states)]  # fmt: skip
         made = _play(case, lambda r, n, steps=steps, states=states:
                      answer(steps[r], states[r].clone()), n)  # fmt: skip
         for rank, one in enumerate(made):
@@ -466,7 +494,7 @@ def simulate(answer):
                   "next."),
         ([3, 4], 19, "A failure in a restart begins the restart anew."),
         ([3, 4, 5.5], 20.5, "Each failure in a restart begins it anew."),
-        ([3, 5], 20, "At the very end of a restart: it hits the work that comes next."),
+        ([3, 5], 20, "At the very end of a restart: one more restart."),
         ([12.5], 17.5, "The last checkpoint can be hit as well."),
         ([13], 13, "At the very end of all it does no harm."),
         ([20, 30], 13, "Failures after the end do no harm."),
@@ -570,16 +598,26 @@ def choose(answer):
         None, "Who came first goes first: all behind it wait.")  # fmt: skip
     ask("the second is longer", "longest first", [(1, 1.0), (2, 5.0), (1, 5.0)], two, [], 0.0,
         1, "The largest `hours`; of equals the one that came first.")  # fmt: skip
+    ask("four machines, the last is the longest", "longest first",
+        [(4, 1.0), (2, 3.0), (1, 5.0)], [2.0, 2.0, 1.0, 1.0], [], 0.0, 2,
+        "The largest `hours` goes first, however few machines it needs.")  # fmt: skip
     ask("the longest does not fit", "longest first", [(1, 1.0), (3, 5.0)], two, [(4.0, 2)],
         0.0, None, "The longest goes first: all others wait for it.")  # fmt: skip
     back, why = "backfilling", "A later job may pass if the first is not delayed by it."
     ask("far too long", back, [(4, 1.0), (2, 9.0)], two, [(4.0, 2)], 1.0, None,
         f"{why} It would run until 10, on machines that the first needs at 4.")  # fmt: skip
+    ask("the second ends in time, the third needs what is to spare", back,
+        [(3, 1.0), (2, 2.0), (1, 50.0)], two, [(4.0, 2)], 1.0, 1,
+        f"{why} The second ends at 3, before the first begins at 4.")  # fmt: skip
+    ask("ten hours later", back, [(4, 1.0), (2, 9.0)], two, [(14.0, 2)], 10.0, None,
+        f"{why} It would run until 19, on machines that the first needs at 14.")  # fmt: skip
     ask("ends just in time", back, [(4, 1.0), (2, 3.0)], two, [(4.0, 2)], 1.0, 1,
         f"{why} 3 hours at speed 1 (the slower of its two machines) end at 4, when the "
         "first begins.")  # fmt: skip
     ask("would end too late", back, [(4, 1.0), (2, 3.5)], two, [(4.0, 2)], 1.0, None,
         f"{why} It would still run at 4, on machines that the first needs.")  # fmt: skip
+    ask("fast machines", back, [(4, 1.0), (1, 6.0)], [4.0, 2.0], [(4.5, 2)], 1.0, 1,
+        f"{why} It takes the fastest: 6 hours at speed 4 end at 2.5.")  # fmt: skip
     ask("ends in time on a fast machine", back, [(4, 1.0), (1, 6.0)], two, [(4.0, 2)], 1.0, 1,
         f"{why} A job of one machine takes the fastest: 6 hours at speed 2.")  # fmt: skip
     ask("long, on a machine to spare", back, [(3, 1.0), (1, 50.0)], two, [(4.0, 2)], 1.0, 1,

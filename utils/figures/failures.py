@@ -16,6 +16,7 @@ WHAT = {
     "work": plots.BLUE, "checkpoint": plots.GREEN, "lost": plots.RED,
     "restart": plots.BLACK,
 }  # fmt: skip
+SAID = {"work": "work", "checkpoint": "saving", "lost": "lost", "restart": "restarting"}
 
 
 # ---- the first look ----
@@ -159,14 +160,16 @@ def flat(useful, work, C, R, M):
     )
     young = course.interval(C, M, 1)
     ax.axvline(young / 60, color=plots.BLACK, lw=1, ls="--")
-    low = min(s for s, _ in useful.values())
-    ax.text(young / 60 * 1.03, low, f"Young:\n{young / 60:.0f} min", va="bottom")
-    ax.text(0.3, 0.06, "line: Daly's formula\ndots: simulated", transform=ax.transAxes)
-    ax.set(xscale="log", xlabel="minutes of work between two checkpoints")
+    ax.text(young / 60 * 1.03, 0.06, f"Young:\n{young / 60:.0f} min", va="bottom")
+    ax.text(0.04, 0.06, "line: Daly's formula\ndots: simulated", transform=ax.transAxes)
+    ax.set(xscale="log", xlabel="minutes of work between two checkpoints", ylim=(0, 1))
     ax.set_ylabel("goodput")
-    ax.set_xticks([10, 20, 40, 60, 120, 240], [10, 20, 40, 60, 120, 240])
+    ax.set_xticks([10, 20, 30, 60, 120, 240], [10, 20, 30, 60, 120, 240])
     ax.minorticks_off()
-    plots.title(ax, "Flat on top: half or twice Young's interval costs little")
+    exact = [useful[young * k][1] for k in (0.5, 1, 2)]
+    costs = sorted(100 * (exact[1] / e - 1) for e in (exact[0], exact[2]))
+    plots.title(ax, f"Flat on top: half or twice Young's interval costs {costs[0]:.0f} to "
+                f"{costs[1]:.0f} %")  # fmt: skip
     at = {t: s for t, (s, _) in useful.items()}
     return fig, (
         f"Goodput over the interval, a failure every {M / 3600:.0f} hours, checkpoints of "
@@ -204,17 +207,18 @@ def theatre(machines=1024, checkpoint_seconds=60, restart="restart all: 10 min",
     day = 48 * 3600.0
     spans = course.stretches(10 * day, tau, C, R, failures, until=day)
     fig, (top, low) = plots.subplots(2, 1, size=(7.6, 4.2), height_ratios=(1, 2))
-    share = dict.fromkeys(WHAT, 0.0)
+    edges, bottom, share = np.linspace(0, day, 2 * 48 + 1), 0.0, {}
     for what, colour in WHAT.items():
-        bars = [
-            (a / 3600, (min(b, day) - a) / 3600)
-            for w, a, b in spans
-            if w == what and a < day
-        ]
-        share[what] = sum(width for _, width in bars) / 48
-        top.broken_barh(bars, (0, 1), color=colour, lw=0.4 if what != "work" else 0)
+        part = _shares(spans, what, edges)
+        share[what] = part.mean()
+        top.stairs(bottom + part, edges / 3600, baseline=bottom, fill=True, color=colour,
+                   lw=0, label=SAID[what])  # fmt: skip
+        bottom = bottom + part
     hit = sum(f < day for f in failures)
-    top.set(xlim=(0, 48), ylim=(0, 1), yticks=[], xlabel="hours")
+    top.set(xlim=(0, 48), ylim=(0, 1), yticks=[])
+    top.set_xlabel("hours; a column: 30 minutes", loc="left")
+    top.legend(ncols=4, loc="upper right", bbox_to_anchor=(1.0, -0.22), handlelength=1,
+               columnspacing=1.2, borderaxespad=0.4, frameon=False)  # fmt: skip
     top.set_xticks(range(0, 49, 6))
     plots.title(top, f"Two days, {hit} failure{'s' * (hit != 1)}: {share['work']:.0%} work, "
                 f"{share['checkpoint']:.0%} saving, {share['lost']:.0%} lost, "
@@ -223,19 +227,27 @@ def theatre(machines=1024, checkpoint_seconds=60, restart="restart all: 10 min",
     curve = taus / np.array([course.expected(t, t, C, R, M) for t in taus.tolist()])
     low.plot(taus / 60, curve, color=plots.BLUE)
     here = goodput(machines, C, restart, save_every)
-    low.plot([tau / 60], [here], "o", color=plots.RED, ms=9, clip_on=False)
+    low.plot([tau / 60], [here], "o", color=plots.ORANGE, ms=9, clip_on=False)
     low.set(xscale="log", xlim=(1, 1440), ylim=(0, 1.05), ylabel="goodput (mean)")
     hours = {1: "1 min", 5: "5 min", 15: "15 min", 60: "1 h", 240: "4 h", 1440: "24 h"}
     low.set_xticks(list(hours), list(hours.values()))
     low.minorticks_off()
-    low.set_xlabel("work between two checkpoints (red: yours; blue work, green saving, "
-                   "red lost, black restart)")  # fmt: skip
+    low.set_xlabel("work between two checkpoints (dot: yours)")
     rate = f"{M / 3600:,.1f} hours" if M < 1000 * 3600 else f"{M / 86400:,.0f} days"
     return fig, (
         f"{machines:,} machines, a failure every {rate} on average, saved every "
         f"{tau / 60:,.0f} minutes in {C:.0f} s: two simulated days above, and below the mean "
         f"goodput over the interval, {here:.2f} at yours, {curve.max():.2f} at best."
     )
+
+
+def _shares(spans, what, edges):
+    "The share of each column that goes into `what`."
+    total = np.zeros(len(edges))
+    for name, a, b in spans:
+        if name == what:
+            total += np.clip(edges - a, 0, b - a)
+    return np.diff(total) / np.diff(edges)
 
 
 theatre.book = {"machines": [8, 1024, 16384], "checkpoint_seconds": [10, 60]}
@@ -265,6 +277,6 @@ def queue(jobs, speeds, played):
     np.atleast_1d(axes)[len(played) // 2].set_ylabel("machines in use")
     return fig, (
         f"{len(jobs)} jobs on {len(speeds)} unequal machines under "
-        f"{', '.join(played)}: machines in use over the hours. White is idle, while others "
-        "wait."
+        f"{', '.join(played)}: machines in use over the hours. White below "
+        f"{len(speeds)} is idle."
     )

@@ -122,9 +122,14 @@ def _search(folder, steps, fits=_whole, errors=(FileNotFoundError, ValueError)):
     return None
 
 
-@ex.newest.slip("Steps are sorted as text: '9' comes after '10'. Compare numbers.")
+@ex.newest.slip("Steps are sorted as text: '9' comes after '10'. Turn them into int.")
 def sorted_as_text(folder):
     return _search(folder, sorted(map(str, _steps(folder)), reverse=True))
+
+
+@ex.newest.slip("Steps are sorted as text: '9' comes after '10'. Turn them into int.")
+def numbers_sorted_as_text(folder):
+    return _search(folder, sorted(_steps(folder), key=str, reverse=True))
 
 
 @ex.newest.slip("This is the oldest checkpoint: largest step first.")
@@ -163,6 +168,19 @@ def gives_up(folder):
         if not all(_whole(*both) for both in zip(shards, records)):
             raise OSError("damaged")
         return step, shards
+
+
+@ex.newest.slip("A step with one bad shard is not whole: take the step before.")
+def skips_the_shard(folder):
+    for step in _steps(folder)[::-1]:
+        shards = []
+        records = json.loads(folder.read(f"manifest.{step}"))["shards"]
+        for record in records:
+            shard = folder.read(record["name"])
+            if _whole(shard, record):
+                shards.append(shard)
+        if shards:
+            return step, shards
 
 
 @ex.newest.slip("A missing shard ends the search: catch FileNotFoundError and go on.")
@@ -234,6 +252,24 @@ def equal_shards(P, n, rank, m):
     return found
 
 
+@ex.pieces.slip("n and m are swapped: n old shards are there, m new ranks read them.")
+def swapped(P, n, rank, m):
+    low, high = P * rank // n, P * (rank + 1) // n
+    edges = [(P * old // m, P * (old + 1) // m) for old in range(m)]
+    return [
+        (old, max(low, a) - a, min(high, b) - a)
+        for old, (a, b) in enumerate(edges)
+        if max(low, a) < min(high, b)
+    ]
+
+
+@ex.pieces.slip("The third number is where the piece stops, not how long it is.")
+def lengths(P, n, rank, m):
+    return [
+        (old, a - start, b - a) for old, start, a, b in _between(P, n, rank, m) if a < b
+    ]
+
+
 # ---- ordered_mean ----
 
 
@@ -294,6 +330,12 @@ def one_call_each(mine, V, add_up):
     return sum(part_VP) / V
 
 
+@ex.ordered_mean.slip(told="add_up(x) changes x in place and returns nothing")
+def keeps_what_comes_back(mine, V, add_up):
+    part_VP = add_up(_buffer(mine, V))
+    return sum(part_VP[v] for v in range(V)) / V
+
+
 # ---- run_to_the_end ----
 
 
@@ -325,8 +367,10 @@ def same_number(attempt, n, newest_step):
                 raise
 
 
-def _restart(attempt, n, newest_step, kinds=("died",), reset=True, most=2, least=1):
-    last, stuck = newest_step(), 0
+def _restart(
+    attempt, n, newest_step, kinds=("died",), reset=True, most=2, least=1, start=None
+):
+    last, stuck = newest_step() if start is None else start, 0
     while True:
         try:
             return attempt(n)
@@ -343,6 +387,26 @@ def _restart(attempt, n, newest_step, kinds=("died",), reset=True, most=2, least
 )
 def repairs_everything(attempt, n, newest_step):
     return _restart(attempt, n, newest_step, ("died", "raised", "timeout"))
+
+
+@ex.run_to_the_end.slip("The first value is newest_step() at the start, not 0.")
+def from_zero(attempt, n, newest_step):
+    return _restart(attempt, n, newest_step, start=0)
+
+
+@ex.run_to_the_end.slip(
+    "Each death is compared with the start alone: compare with the newest step at the death before."
+)
+def start_only(attempt, n, newest_step):
+    start, stuck = newest_step(), 0
+    while True:
+        try:
+            return attempt(n)
+        except ranks.RankError as error:
+            stuck = 0 if newest_step() > start else stuck + 1
+            if error.kind != "died" or n == 1 or stuck == 2:
+                raise
+            n -= 1
 
 
 @ex.run_to_the_end.slip("A newer checkpoint in between begins the count anew.")
@@ -426,6 +490,27 @@ def state_only(step, state_P):
 @ex.catch_up.slip("Nothing is exchanged: each rank keeps what it has.")
 def nothing(step, state_P):
     return step, state_P
+
+
+def _number_by_number(step, state_P, op):
+    furthest, state_P = torch.tensor(step), state_P.clone()
+    dist.all_reduce(furthest, op=dist.ReduceOp.MAX)
+    dist.all_reduce(state_P, op=op)
+    return int(furthest), state_P
+
+
+@ex.catch_up.slip(
+    "The largest of each number is no rank's state: broadcast the furthest rank's."
+)
+def largest_numbers(step, state_P):
+    return _number_by_number(step, state_P, dist.ReduceOp.MAX)
+
+
+@ex.catch_up.slip(
+    "The smallest of each number is no rank's state: broadcast the furthest rank's."
+)
+def smallest_numbers(step, state_P):
+    return _number_by_number(step, state_P, dist.ReduceOp.MIN)
 
 
 @ex.catch_up.slip("The states are averaged: that is the state of no step at all.")
@@ -576,11 +661,32 @@ def each_rounded(speeds, B):
 
 
 @ex.share_rows.slip(
-    "What rounding lost goes to the last machine, however slow it is: all wait for it."
+    "All that rounding lost goes to one machine: the others wait for it."
 )
 def rest_to_the_last(speeds, B):
     rows = rounded_down(speeds, B)
     rows[-1] += B - sum(rows)
+    return rows
+
+
+@ex.share_rows.slip(
+    "All that rounding lost goes to one machine: the others wait for it."
+)
+def rest_to_the_fastest(speeds, B):
+    rows = rounded_down(speeds, B)
+    rows[speeds.index(max(speeds))] += B - sum(rows)
+    return rows
+
+
+@ex.share_rows.slip(
+    "Shares by largest remainder: ask instead who is ready first *with* one more row."
+)
+def largest_remainder(speeds, B):
+    rows = rounded_down(speeds, B)
+    exact = [B * s / sum(speeds) for s in speeds]
+    order = sorted(range(len(rows)), key=lambda i: rows[i] - exact[i])
+    for i in order[: B - sum(rows)]:
+        rows[i] += 1
     return rows
 
 
@@ -610,6 +716,7 @@ def _rules(rule, waiting, free, running, now, *, key="hours", may=None, strict=T
             "hours": lambda i: waiting[i].hours,
             "shortest": lambda i: -waiting[i].hours,
             "size": lambda i: waiting[i].size,
+            "work": lambda i: waiting[i].size * waiting[i].hours,
         }
         first = max(range(len(waiting)), key=keys[key])
     if waiting[first].size <= len(free):
@@ -650,6 +757,43 @@ def shortest_first(rule, waiting, free, running, now):
 )
 def largest_first(rule, waiting, free, running, now):
     return _rules(rule, waiting, free, running, now, key="size")
+
+
+@ex.choose.slip("Longest is the most hours, not size x hours.")
+def most_work_first(rule, waiting, free, running, now):
+    return _rules(rule, waiting, free, running, now, key="work")
+
+
+@ex.choose.slip(
+    "A job that ends exactly when the first begins does not delay it: <=, not <."
+)
+def ends_before(rule, waiting, free, running, now):
+    return _rules(rule, waiting, free, running, now, may=lambda j, end, b, s: end < b or j.size <= s)  # fmt: skip
+
+
+@ex.choose.slip(
+    "The half 'ends by then' is missing: who ends before the first begins may pass on any machines."
+)
+def spare_only(rule, waiting, free, running, now):
+    return _rules(rule, waiting, free, running, now, may=lambda j, e, b, s: j.size <= s)
+
+
+@ex.choose.slip("Hours are compared with a moment of the clock: add `now`.")
+def without_now(rule, waiting, free, running, now):
+    def may(job, end, begins, spare):
+        return end - now <= begins or job.size <= spare
+
+    return _rules(rule, waiting, free, running, now, may=may)
+
+
+@ex.choose.slip(
+    "The pace is taken from the slowest of *all* free machines, not of the job's own: free[size - 1]."
+)
+def pace_of_all(rule, waiting, free, running, now):
+    def may(job, end, begins, spare):
+        return now + job.hours / free[-1] <= begins or job.size <= spare
+
+    return _rules(rule, waiting, free, running, now, may=may)
 
 
 @ex.choose.slip(
