@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from tests.test_torchrun import end_agents
 from utils import ranks
 from utils.built import failures as course
 from utils.built import pool
@@ -195,9 +196,9 @@ def run_job(folder, **more):
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as job:  # fmt: skip
         try:
-            said, _ = job.communicate(timeout=150)
+            said, _ = job.communicate(timeout=240)
         except BaseException:
-            os.killpg(job.pid, signal.SIGKILL)
+            end_agents(job.pid)
             raise
     found = re.findall(r"began at (\d+), ended with ([0-9a-f]+)", said)
     assert job.returncode == 0 and len(found) == 2, said

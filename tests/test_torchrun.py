@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -64,6 +65,14 @@ def free_port():
         return s.getsockname()[1]
 
 
+def end_agents(group):
+    "End a process group of agents: told to stop, they end their ranks, in other groups."
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        time.sleep(3)
+        os.killpg(group, signal.SIGKILL)
+
+
 def two_agents(folder, *arguments):
     "Run this Python file under two agents of two ranks."
     loopback = "lo0" if sys.platform == "darwin" else "lo"
@@ -85,8 +94,8 @@ def two_agents(folder, *arguments):
         said = [agent.communicate(timeout=300)[0] for agent in agents]
     finally:
         for agent in agents:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(agent.pid, signal.SIGKILL)  # an agent and its ranks
+            if agent.poll() is None:
+                end_agents(agent.pid)
     assert [agent.returncode for agent in agents] == [0, 0], said
 
 
