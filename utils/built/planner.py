@@ -85,8 +85,8 @@ def seconds_per_step(work, plan, chip, inside, between):
 def counted_words(work, plan, rank=0):
     """The weights that PyTorch's own classes leave on `rank` of the plan: a count.
 
-    Meta tensors, a backend that pretends ("fake"), no data: nothing is allocated or
-    sent. Leaves torch.distributed as it found it: not initialised.
+    Meta tensors, the "fake" backend, no data: nothing is allocated or sent. Leaves
+    torch.distributed as it found it: not initialised.
     """
     import torch
     from torch import distributed as dist
@@ -97,7 +97,7 @@ def counted_words(work, plan, rank=0):
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if dist.is_initialized():
-        raise RuntimeError("counted_words makes a pretended group of its own: call it "
+        raise RuntimeError("counted_words makes a fake process group of its own: call it "
                            "outside ranks.run and ranks.main")  # fmt: skip
     tp, pp, dp = plan
     world = tp * pp * dp

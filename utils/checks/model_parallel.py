@@ -113,10 +113,13 @@ def Leave(answer):
 
     def door(rank, n, turned=False):
         x = _leaf(_normal(3, 4, seed=rank) if turned else _normal(4, 3, seed=rank))
+        before = x.detach().clone()
         y = answer.apply(x.mT if turned else x)
         if y is None:
             raise Miss("forward returns nothing: is a `return` missing?", f"rank {rank}",
                        None, "a sum")  # fmt: skip
+        same(f"{n} ranks: the caller's x on rank {rank} after forward", x.detach(), before,
+             "x was overwritten: the sum belongs in new memory, total(x, group).")  # fmt: skip
         (y * weight).sum().backward()
         return y.detach(), x.grad
 
@@ -514,6 +517,11 @@ def dispatch(answer):
                 raise Miss("The function returns nothing: is a `return` missing?", case)
             same(f"{case}: shape on rank {rank}", list(y.shape), list(x.shape),
                  "As many rows come home as went out.")  # fmt: skip
+            if len(x) and not y.requires_grad:
+                raise Miss("The rows travel without Swap, so no gradient comes home: a "
+                           "plain all-to-all is not seen by autograd.",
+                           f"{case}: the output on rank {rank}", "no gradient",
+                           "a gradient")  # fmt: skip
             y.square().sum().backward()
             return {"the output": y.detach(), "x": x.grad, "this rank's expert": w.grad}
 

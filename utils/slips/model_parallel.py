@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributed as dist
 
-from utils.built.experts import Swap
+from utils.built.experts import Swap, swapped
 from utils.built.pipeline import needs
 from utils.built.pipeline import order_1f1b as right_1f1b
 from utils.built.tensor_parallel import BY_RANK, Enter, highest, total
@@ -69,6 +69,19 @@ class ForgetsTheGroup(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, group=None):
         return total(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+@ex.Leave.slip("x was overwritten: the sum belongs in new memory, total(x, group).")
+class Overwrites(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, group=None):
+        x = x.contiguous()
+        dist.all_reduce(x, group=group)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
@@ -206,6 +219,15 @@ def own_doors_for_heads(x_BTE, qkv_3HDE, out_EK, doors=BY_RANK):
     return Out.apply(o.transpose(1, 2).flatten(2) @ out_EK.T)
 
 
+@ex.split_attention.slip(
+    "The scores are not divided: attention divides them by the square root of D, a head's size."
+)
+def not_scaled(x_BTE, qkv_3HDE, out_EK, doors=BY_RANK):
+    enter, leave = doors
+    o = _heads(x_BTE, qkv_3HDE, enter, scale=1.0)
+    return leave.apply(o.transpose(1, 2).flatten(2) @ out_EK.T)
+
+
 # ---- split_loss ----
 
 
@@ -290,6 +312,52 @@ def not_masked(x_BTE, words_VE, y_BT, enter=Enter):
     return (all_BT.log() - right).mean()
 
 
+@ex.split_loss.slip(
+    "One maximum per token, z_BTV.amax(-1): with one for all tokens, every exp of a token with smaller logits becomes 0, and its log -inf."
+)
+def one_maximum_for_all(x_BTE, words_VE, y_BT, enter=Enter):
+    return _loss(
+        x_BTE, words_VE, y_BT, enter, top=lambda t: highest(t.max()).expand_as(t)
+    )
+
+
+@ex.split_loss.slip(
+    "This is always the door of section 1: use `enter`, which is given."
+)
+def own_door_for_words(x_BTE, words_VE, y_BT, enter=Enter):
+    return _loss(x_BTE, words_VE, y_BT, Enter)
+
+
+def _half_masked(mine, inside):
+    "split_loss whose mask, mine(place, V), lets words of other ranks through."
+
+    def split_loss(x_BTE, words_VE, y_BT, enter=Enter):
+        z = enter.apply(x_BTE) @ words_VE.T
+        V, top_BT = len(words_VE), highest(z.amax(-1))
+        all_BT = Out.apply((z - top_BT[..., None]).exp().sum(-1))
+        place = y_BT - dist.get_rank() * V
+        own = z.gather(-1, inside(place, V)[..., None])[..., 0] - top_BT
+        right = Out.apply(torch.where(mine(place, V), own, 0.0))
+        return (all_BT.log() - right).mean()
+
+    return split_loss
+
+
+_OTHERS = "A word of another rank counts here, too: this rank's have a place from 0 to V - 1."  # fmt: skip
+for _name, _mine in {
+    "from 0 on": lambda place, V: place >= 0,
+    "below V": lambda place, V: place < V,
+    "up to V": lambda place, V: (place >= 0) & (place <= V),
+}.items():
+    for _how, _inside in {
+        "clamped": lambda place, V: place.clamp(0, V - 1),
+        "modulo V": lambda place, V: place % V,
+    }.items():
+        _wrong = _half_masked(_mine, _inside)
+        _wrong.__name__ = f"{_name}, {_how}"
+        ex.split_loss.slip(_OTHERS)(_wrong)
+
+
 # ---- merge ----
 
 
@@ -346,6 +414,16 @@ def divided_at_once(one, other):
     return (w1[..., None] * o1 + w2[..., None] * o2) / mass[..., None], top, mass
 
 
+@ex.merge.slip(
+    "o has one axis more than top and mass, and so than the factors: w1[..., None] * o1."
+)
+def axis_missing(one, other):
+    (o1, top1, mass1), (o2, top2, mass2) = one, other
+    top = torch.maximum(top1, top2)
+    w1, w2 = [(t - top).exp().nan_to_num(0.0) for t in (top1, top2)]
+    return w1 * o1 + w2 * o2, top, w1 * mass1 + w2 * mass2
+
+
 # ---- zigzag ----
 
 
@@ -373,6 +451,14 @@ def n_further_on(T, n, rank):
 def one_too_far(T, n, rank):
     chunks = torch.arange(T).chunk(2 * n)
     return torch.cat([chunks[rank], chunks[-rank]])
+
+
+@ex.zigzag.slip(
+    "The back chunk is one too far: of 2 n chunks the last is number 2 n - 1, chunks[2 * n - 1 - rank]."
+)
+def beyond_the_last(T, n, rank):
+    chunks = torch.arange(T).chunk(2 * n)
+    return torch.cat([chunks[rank], chunks[2 * n - rank]])
 
 
 @ex.zigzag.slip("The right positions in the wrong order: the front chunk comes first.")
@@ -455,6 +541,42 @@ def short_counts(x_NE, expert_N, run):
     ]
 
 
+@ex.dispatch.slip(
+    "The rows travel without Swap, so no gradient comes home: a plain all-to-all is not seen by autograd."
+)
+def plain_both_ways(x_NE, expert_N, run):
+    order, (send, recv) = expert_N.argsort(), _counts(expert_N)
+    rows = swapped(x_NE[order], send, recv)
+    return swapped(run(rows), recv, send)[order.argsort()]
+
+
+@ex.dispatch.slip(
+    "The rows travel without Swap, so no gradient comes home: a plain all-to-all is not seen by autograd."
+)
+def plain_way_out(x_NE, expert_N, run):
+    order, (send, recv) = expert_N.argsort(), _counts(expert_N)
+    rows = swapped(x_NE[order], send, recv)
+    return Swap.apply(run(rows), recv, send)[order.argsort()]
+
+
+@ex.dispatch.slip(
+    "The rows travel without Swap, so no gradient comes home: a plain all-to-all is not seen by autograd."
+)
+def plain_way_home(x_NE, expert_N, run):
+    order, (send, recv) = expert_N.argsort(), _counts(expert_N)
+    rows = Swap.apply(x_NE[order], send, recv)
+    return swapped(run(rows), recv, send)[order.argsort()]
+
+
+@ex.dispatch.slip(
+    "On the way home the counts change places: recv_R rows leave, send_R come."
+)
+def same_counts_home(x_NE, expert_N, run):
+    order, (send, recv) = expert_N.argsort(), _counts(expert_N)
+    rows = Swap.apply(x_NE[order], send, recv)
+    return Swap.apply(run(rows), send, recv)[order.argsort()]
+
+
 # ---- order_1f1b ----
 
 
@@ -524,8 +646,8 @@ def always_stage_0(p, m, rank):
 # ---- simulate ----
 
 
-def _clock(orders, seconds, start_of, takes=None):
-    stages = 1 + max(stage for order in orders for _, _, stage in order)
+def _clock(orders, seconds, start_of, takes=None, stages=None):
+    stages = stages or 1 + max(stage for order in orders for _, _, stage in order)
     ends, spans, todo = {None: 0.0}, [[] for _ in orders], [list(o) for o in orders]
     while any(todo):
         for rank, order in enumerate(todo):
@@ -579,6 +701,13 @@ def empties_the_orders(orders, seconds):
     for order in orders:
         order.clear()
     return spans
+
+
+@ex.simulate.slip(
+    "`stages` became the number of ranks: a rank may have several stages, and the first line counts them."
+)
+def stages_of_ranks(orders, seconds):
+    return _clock(orders, seconds, max, stages=len(orders))
 
 
 # ---- zero_bubble ----
@@ -771,6 +900,11 @@ def leaves_chips_over(chips, layers, sequences):
 @ex.plans.slip("A plan is (tp, pp, dp), in this order.")
 def other_order(chips, layers, sequences):
     return [(dp, pp, tp) for tp, pp, dp in _plans(chips, layers, sequences)]
+
+
+@ex.plans.slip("tp comes first: a plan is (tp, pp, dp), not (pp, tp, dp).")
+def stages_first(chips, layers, sequences):
+    return [(pp, tp, dp) for tp, pp, dp in _plans(chips, layers, sequences)]
 
 
 @ex.plans.slip("tp = 3, 5, 6, 7 are no choices: only 1, 2, 4 and 8.")
