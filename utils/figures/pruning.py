@@ -25,7 +25,7 @@ def smallest_go(keep):
 
 
 def any_go(keep):
-    "A change for Folds.accuracy: weights chosen by lot stay."
+    "A change for Folds.accuracy: weights chosen at random stay."
 
     def change(net, *_):
         generator = torch.Generator().manual_seed(1)
@@ -62,13 +62,13 @@ def first_look(digits, kept):
         ax.set_title(f"{_percent(keep)} kept", fontsize=10)
         ax.text(0.5, -0.05, f"{chosen:.1f} % right", transform=ax.transAxes, ha="center",
                 va="top", fontweight="bold", fontsize=9)  # fmt: skip
-        ax.text(0.5, -0.19, f"by lot {lot:.1f} %", transform=ax.transAxes, ha="center",
+        ax.text(0.5, -0.19, f"random {lot:.1f} %", transform=ax.transAxes, ha="center",
                 va="top", fontsize=9, color=plots.RED)  # fmt: skip
     fig.suptitle(
         f"Half of the weights gone, {lost:.1f} points lost, if we choose which", x=0.01, ha="left", fontsize=11.5,
         fontweight="bold",
     )  # fmt: skip
-    told = ", ".join(f"{_percent(k)} kept {a:.1f} % (by lot {b:.1f} %)"
+    told = ", ".join(f"{_percent(k)} kept {a:.1f} % (at random {b:.1f} %)"
                      for k, (a, b) in kept.items())  # fmt: skip
     return fig, (
         "Each of the 8x8 pixels of one network, brighter the more of its weights in the "
@@ -77,7 +77,7 @@ def first_look(digits, kept):
     )
 
 
-def trained(curves, dense):
+def trained(curves, dense, trained_on):
     "{method: {keep: accuracy}}: what training brings back."
     fig, ax = plots.subplots(size=(7.4, 3.6))
     for colour, (name, shares) in zip(COLOURS, curves.items()):
@@ -85,13 +85,20 @@ def trained(curves, dense):
         (line,) = ax.plot(xs, list(shares.values()), "o-", color=colour)
         plots.label_end(ax, line, name)
     ax.axhline(dense, color=plots.BLACK, lw=1, ls=":")
-    ax.text(1.55, dense + 1, "all weights", ha="right", va="bottom", fontsize=9)
+    ax.axhline(trained_on, color=plots.BLACK, lw=1, ls=":")
+    ax.text(
+        110,
+        trained_on + 1,
+        "dotted: all weights, and (upper) trained on",
+        va="bottom",
+        fontsize=9,
+    )
     ax.set(xscale="log", xlabel="weights kept (%)", ylabel="digits right (%)")
     ax.set_xlim(115, 1.5)
     ticks = [100, 50, 20, 10, 5, 2.5]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
-    ax.set_ylim(min(s for c in curves.values() for s in c.values()) - 6, 103)
+    ax.set_ylim(min(s for c in curves.values() for s in c.values()) - 6, 109)
     gap = dense - curves["gradual"][0.05]
     plots.title(ax, f"A twentieth of the weights, trained on: {gap:.1f} points lost")
     told = "; ".join(
@@ -99,7 +106,10 @@ def trained(curves, dense):
         + ", ".join(f"{_percent(k, 1)} kept {v:.1f} %" for k, v in c.items())
         for name, c in curves.items()
     )
-    return fig, f"Digits right against the share of weights kept. {told}."
+    return fig, (
+        f"Digits right against the share of weights kept. {told}; all weights, trained on "
+        f"as long: {trained_on:.1f} %."
+    )
 
 
 def who_pays(right, rare_N, y_N):
@@ -122,8 +132,11 @@ def who_pays(right, rare_N, y_N):
     left.legend(frameon=False, loc="lower left")
     drop = {name: line[0] - line[-1] for name, line in values.items()}
     rarest, others = drop["the rarest tenth"], drop["the other nine tenths"]
-    plots.title(left, f"Rarest tenth: {rarest:.0f} points lost; others: {others:.0f}")
     first, last = names[0], names[-1]
+    between = f"({first} to {last})".replace(chr(10), " ")
+    plots.title(
+        left, f"Rarest tenth: {rarest:.0f} points lost, others {others:.0f}\n{between}"
+    )
     lost = [
         100
         * (right[first][y_N == c].float() - right[last][y_N == c].float()).mean().item()
@@ -137,7 +150,7 @@ def who_pays(right, rare_N, y_N):
     middle.grid(axis="x", visible=False)
     middle.axhline(0, color=plots.BLACK, lw=0.8)
     least = min(range(10), key=lambda c: lost[c])
-    plots.title(middle, f"Digit {worst}: {lost[worst]:.0f} lost; digit {least}: {min(lost):.0f}")  # fmt: skip
+    plots.title(middle, f"Digit {worst} loses {lost[worst]:.0f}, digit {least} loses {min(lost):.0f}\n{between}")  # fmt: skip
     told = ", ".join(f"{n.replace(chr(10), ' ')} {a:.1f} and {b:.1f} %" for n, a, b in
                      zip(names, values["all images"], values["the rarest tenth"]))  # fmt: skip
     return fig, (
@@ -165,10 +178,8 @@ def lottery(won, keep):
     ax.set_ylabel("digits right (%)")
     ax.legend(frameon=False, ncols=3, loc="upper center")
     ax.grid(axis="x", visible=False)
-    lead = {e: won["ticket"][e] - max(s[e] for k, s in won.items() if k != "ticket")
-            for e in lengths}  # fmt: skip
-    plots.title(ax, "The ticket leads by " + " points, then by ".join(
-        f"{lead[e]:.1f}" for e in lengths))  # fmt: skip
+    lead = [f"{won['ticket'][e] - won['random mask'][e]:.1f}" for e in lengths]
+    plots.title(ax, f"Ticket against random mask: {' points ahead, then '.join(lead)}")
     told = "; ".join(
         f"{kind}: " + ", ".join(f"{v:.1f} % after {e} epochs" for e, v in s.items())
         for kind, s in won.items()
@@ -210,7 +221,7 @@ def speeds(places):
         at = [i + 0.38 * (k - 0.5) for i in range(len(kinds))]
         ax.barh(at, list(values.values()), 0.34, color=COLOURS[k], label=name)
         for y, value in zip(at, values.values()):
-            ax.text(value * 1.06, y, f"{value:.2g}", va="center", fontsize=9,
+            ax.text(value * 1.06, y, f"{value:.2f}", va="center", fontsize=9,
                     color=COLOURS[k], bbox={"fc": "white", "ec": "none", "pad": 0.6})  # fmt: skip
     ax.set_yticks(range(len(kinds)), kinds)
     ax.invert_yaxis()
@@ -218,12 +229,14 @@ def speeds(places):
     ax.set(xscale="log", xlabel="times as fast as the dense layer")
     low = min(min(v.values()) for v in places.values())
     ax.set_xlim(min(0.1, low / 1.5), 60)
+    ax.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, loc="upper right")
-    zeros = next(iter(places.values()))[kinds[0]]
-    plots.title(ax, f"Zeros in a dense matrix: {zeros:.2f} times as fast")
+    rows = "64 rows"
+    zeros = next(v for name, v in places.items() if rows in name)[kinds[0]]
+    plots.title(ax, f"Zeros in a dense matrix, {rows}: {zeros:.2f} times as fast")
     told = "; ".join(
-        f"{name}: " + ", ".join(f"{kind} {v:.2g}" for kind, v in values.items())
+        f"{name}: " + ", ".join(f"{kind} {v:.2f}" for kind, v in values.items())
         for name, values in places.items()
     )
     return fig, f"Speed against the dense layer (1 is equal). {told}."
@@ -247,9 +260,9 @@ def units(table, dense):
     ax.minorticks_off()
     ax.set_xlim(times[0] / 1.1, times[-1] * 1.6)
     ax.set_ylim(min(2.0, 0.8 * (100 - dense)), 110)
-    row = list(table.values())[-1][1]
+    fewer, row = list(table.values())[1]
     gap = row["refit"] - row["from scratch"]
-    plots.title(ax, f"A refit without labels against training from scratch: {gap:+.1f} points")  # fmt: skip
+    plots.title(ax, f"Refit against scratch: {gap:+.1f} points at {fewer:.0f} times fewer weights")  # fmt: skip
     told = "; ".join(
         f"{t:.1f} times fewer: " + ", ".join(f"{n} {v:.1f} %" for n, v in row.items())
         for t, row in table.values()

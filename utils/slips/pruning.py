@@ -259,6 +259,22 @@ class GradientOnly(_Masked):
         self.layer.weight.register_hook(lambda g: g * self.mask_HD)
 
 
+@ex.Masked.slip(
+    "`&=` writes into the mask that the caller gave: make a new one, a & b."
+)
+class WritesInto(_Masked):
+    def narrow(self, mask_HD):
+        self.mask_HD &= mask_HD
+
+
+@ex.Masked.slip(
+    "A kept weight that is 0 just now counts as pruned: use self.mask_HD, not `weight != 0`."
+)
+class ByValue(_Masked):
+    def narrow(self, mask_HD):
+        self.mask_HD = (self.weight != 0) & mask_HD
+
+
 # ---- keep_at ----
 
 
@@ -272,7 +288,7 @@ def straight(step, total, keep, stop):
     return keep + (1 - keep) * max(0.0, 1 - step / (stop * total))
 
 
-@ex.keep_at.slip("It goes on past stop * total: hold `left` at 0 from there.")
+@ex.keep_at.slip("It goes on past stop * total: hold the bracket at 0 from there.")
 def never_stops(step, total, keep, stop):
     return keep + (1 - keep) * (1 - step / (stop * total)) ** 3
 
@@ -282,7 +298,7 @@ def no_stop(step, total, keep, stop):
     return keep + (1 - keep) * max(0.0, 1 - step / total) ** 3
 
 
-@ex.keep_at.slip("The way is (1 - keep) long, not 1: it begins at 1 + keep here.")
+@ex.keep_at.slip("The drop is 1 - keep, not 1: it begins at 1 + keep here.")
 def too_high(step, total, keep, stop):
     return keep + max(0.0, 1 - step / (stop * total)) ** 3
 
@@ -368,6 +384,14 @@ def first_layer(net, initial, keep):
     return made
 
 
+@ex.ticket.slip("The new network shares numbers with `initial`: clone the biases too.")
+def shares_biases(net, initial, keep):
+    made = pruning.ticket(net, initial, keep)
+    for layer, first in _layers(made, initial):
+        layer.bias.data = first.bias.data
+    return made
+
+
 # ---- wanda ----
 
 
@@ -435,6 +459,17 @@ def wanda_ties(W_HD, X_ND, keep):
     if count == 0:
         return torch.zeros(score.shape, dtype=torch.bool)
     return score >= score.topk(count, 1).values[:, -1:]
+
+
+@ex.wanda.slip("These are the smallest scores, and they stay.")
+def wanda_smallest(W_HD, X_ND, keep):
+    return _rows(-W_HD.abs() * X_ND.norm(dim=0), _count(W_HD, keep))
+
+
+@ex.wanda.slip("Each column keeps its own share: each row by itself, dim=1.")
+def wanda_columns(W_HD, X_ND, keep):
+    score = W_HD.abs() * X_ND.norm(dim=0)
+    return _rows(score.T, round(keep * len(W_HD))).T
 
 
 # ---- two_of_four ----
@@ -568,6 +603,14 @@ def silenced(before, after, units_K):
     )  # fmt: skip
 
 
+@ex.shrink.slip(
+    "The units are columns of the second matrix: `after.weight[:, units_K]`."
+)
+def rows_of_after(before, after, units_K):
+    W, b, _, c = _parts(before, after, units_K)
+    return _pair(W, b, after.weight.data[units_K], c)
+
+
 # ---- refit ----
 
 
@@ -637,6 +680,18 @@ def mean_as_bias(h_NK, target_NH, damping=1e-4):
 @ex.refit.slip("W and b come in float64: give back the type of h.")
 def doubles(h_NK, target_NH, damping=1e-4):
     S = _solve(h_NK.double(), target_NH.double(), damping)
+    return S[:-1].T, S[-1]
+
+
+@ex.refit.slip("N times too large: divide both sides by N.")
+def right_side_not_divided(h_NK, target_NH, damping=1e-4):
+    S = _solve(h_NK, target_NH * len(h_NK), damping)
+    return S[:-1].T, S[-1]
+
+
+@ex.refit.slip("The column of ones stands first here: it comes last.")
+def ones_first(h_NK, target_NH, damping=1e-4):
+    S = _solve(h_NK, target_NH, damping).roll(1, 0)
     return S[:-1].T, S[-1]
 
 
@@ -718,6 +773,18 @@ def first_forgotten(mask):
 def row_by_row(mask):
     rows = mask if mask.ndim == 2 else mask[None]
     return [gap for row in rows for gap in coding.gaps(row)]
+
+
+@ex.gaps.slip(
+    "The count starts at place -1: with last = 0 the first gap is one too small."
+)
+def starts_at_0(mask):
+    found, last = [], 0
+    for place in mask.flatten().nonzero().flatten().tolist():
+        zeros = place - last - 1
+        found += [255] * (zeros // 255) + [zeros % 255]
+        last = place
+    return found
 
 
 # ---- Decoder ----
