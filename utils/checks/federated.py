@@ -173,6 +173,12 @@ def scaffold_round(answer):
     "A round in which each client subtracts its own bias."
     ends = torch.tensor([[0.0], [6.0]], dtype=torch.float64)
     case = "pulls to 0 (1 row) and 6 (3 rows), from 0, S = 1, lr = 0.5"
+    start_P, zeros_KP = torch.zeros(1).double(), torch.zeros(2, 1).double()
+    slope, _ = _pulls(ends, [1.0, 1.0])
+    first = _both(case, answer(start_P, zeros_KP, slope, [1, 3], 1, 0.5), 1, 2)
+    same(f"{case}, control variates 0: weights", first[0], [2.25],
+         "Without control variates and in one step it is FedAvg: the clients' weights, "
+         "weighed by rows.")  # fmt: skip
     slope, asked = _pulls(ends, [1.0, 1.0])
     w_P, c_KP = (
         torch.zeros(1, dtype=torch.float64),
@@ -441,7 +447,7 @@ def epsilon(answer):
         "The smallest over the orders of steps * renyi + log((a - 1) / a) - log(delta a) / "
         "(a - 1), with natural logarithms."
     )
-    for row in recorded()["rows"]:
+    for row in sorted(recorded()["rows"], key=lambda row: row["sigma"] != 2):
         q, sigma, steps = row["q"], row["sigma"], row["steps"]
         case = f"q = {q:.4g}, sigma = {sigma}, {steps} steps, delta = 1e-5 (Opacus)"
         got = answer(q, sigma, steps, row["delta"])

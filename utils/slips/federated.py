@@ -112,6 +112,16 @@ def averages_each_step(w_P, slope, n_K, S, lr):
     return w_KP[0]
 
 
+@ex.fedavg_round.slip(
+    "Each step's gradient is taken at the client's own weights, w_KP, not at w_P."
+)
+def slopes_at_the_start(w_P, slope, n_K, S, lr):
+    w_KP = w_P.repeat(len(n_K), 1)
+    for s in range(S):
+        w_KP = w_KP - lr * slope(w_P.repeat(len(n_K), 1), s)
+    return _share(n_K, w_P) @ w_KP
+
+
 @ex.fedavg_round.slip("One step instead of S: every client walks on from where it is.")
 def one_step(w_P, slope, n_K, S, lr):
     return _share(n_K, w_P) @ _walk(w_P, slope, n_K, 1, lr)
@@ -217,6 +227,14 @@ def wrong_sign(w_P, c_KP, slope, n_K, S, lr):
 
 
 @ex.scaffold_round.slip(
+    "The plain mean of the clients' weights: weigh by rows, as in fedavg_round."
+)
+def plain_mean_of_weights(w_P, c_KP, slope, n_K, S, lr):
+    w_KP, bias = _scaffold(w_P, c_KP, slope, n_K, S, lr)
+    return w_KP.mean(0), bias + (w_P - w_KP) / (S * lr)
+
+
+@ex.scaffold_round.slip(
     "The plain mean of the control variates: weigh by rows, so that the corrections cancel "
     "in the average of the weights."
 )
@@ -305,6 +323,11 @@ def truncates(x_P, scale, n):
 def floors(x_P, scale, n):
     q_P = _guarded(np.floor(x_P * scale), n)
     return q_P.astype(np.int64).astype(np.uint32)
+
+
+@ex.to_ring.slip("Negative numbers became 0: go by way of np.int64.")
+def cut_at_zero(x_P, scale, n):
+    return _guarded(np.rint(x_P * scale), n).clip(0).astype(np.uint32)
 
 
 @ex.to_ring.slip("Rounded before it was scaled: fractions are gone. Multiply first.")
