@@ -45,12 +45,14 @@ TIMES += [86_400 * 10.0**k for k in range(7)]
 # ---- the first look ----
 
 
-def _learn(every, bits, seeds, steps=448, workers=4, looks=14):
+def _learn(every, bits, seeds, steps=450, workers=4, looks=15):
     "Bytes sent by a rank so far and mean test accuracy, at some of the steps."
     start_SP = fleet.start(seeds)
     w_SRP = start_SP[:, None].repeat(1, workers, 1)
     m_SRP, s_SRP, rest = torch.zeros_like(w_SRP), torch.zeros_like(w_SRP), 0.0
-    letter = -(-fleet.P // 8) + 4 if bits == 1 else 4 * fleet.P
+    letter = (workers - 1) * (-(-fleet.P // 8) + 4)  # gathered
+    if bits != 1:  # a ring's sum
+        letter = 2 * (workers - 1) / workers * 4 * fleet.P
     sent, seen = 0, []
     for step, rows in enumerate(fleet.batches(seeds, workers, steps), 1):
         grad = fleet.gradients(w_SRP, rows)
@@ -74,17 +76,17 @@ def _learn(every, bits, seeds, steps=448, workers=4, looks=14):
 
 
 def few_bytes(seed=0):
-    """Test accuracy against bytes sent, in 14 letters of bits and talking at every step.
+    """Test accuracy against bytes sent, in 6 letters of bits and talking at every step.
 
     -> ((bytes, accuracy) at the end of the first, and of the second), (figure, sentence).
     """
-    often, seldom = _learn(1, 32, [seed]), _learn(32, 1, [seed])
+    often, seldom = _learn(1, 32, [seed]), _learn(75, 1, [seed])
     fewer = often[-1, 0] / seldom[-1, 0]
     fig, ax = plots.subplots(size=(7.6, 3.5))
     ax.semilogx(*seldom.T, "o-", color=plots.BLUE, ms=4)
     ax.semilogx(*often.T, "o-", color=plots.BLACK, ms=4)
     for line, text, colour, side in (
-        (seldom, "14 letters,\n1 bit per number", plots.BLUE, "left"),
+        (seldom, "6 letters per rank,\n1 bit per number", plots.BLUE, "left"),
         (often, "every step,\n32 bits per number", plots.BLACK, "left"),
     ):
         middle = line[len(line) // 3]
@@ -92,19 +94,24 @@ def few_bytes(seed=0):
             text, middle, xytext=(12, -26), textcoords="offset points", color=colour,
             ha=side, va="top",
         )  # fmt: skip
-    ax.set(xlabel="bytes that each rank has sent so far", ylabel="test accuracy, %")
+    ax.set(
+        xlabel="bytes that each of four ranks has sent so far",
+        ylabel="test accuracy, %",
+    )
     ax.set_ylim(min(seldom[0, 1], often[0, 1], 60) - 5, 103)
     ax.xaxis.set_major_formatter(FuncFormatter(_size))
     ax.xaxis.set_minor_locator(NullLocator())
-    plots.title(ax, f"1/{fewer:,.0f} of the bytes, and the same network at the end")
+    more = often[-1, 1] - seldom[-1, 1]
+    end = f"{more:.1f} points lower" if more > 0.15 else "as many digits right"
+    plots.title(ax, f"1/{fewer:,.0f} of the bytes sent, and {end}")
     ends = tuple(seldom[-1]), tuple(often[-1])
     return ends, (
         fig,
         (
             f"Four workers train a network of {fleet.P:,} parameters on the digits (one "
             f"seed, float32). Talking at every step ends at {often[-1, 1]:.1f} "
-            f"percent after {_size(often[-1, 0])}; fourteen letters of one bit per number end "
-            f"at {seldom[-1, 1]:.1f} percent after {_size(seldom[-1, 0])}."
+            f"percent after {_size(often[-1, 0])} sent by each; six letters of one bit per "
+            f"number end at {seldom[-1, 1]:.1f} percent after {_size(seldom[-1, 0])}."
         ),
     )
 
@@ -112,8 +119,15 @@ def few_bytes(seed=0):
 # ---- bytes against accuracy ----
 
 
-def frontier(ways, alone_S):
-    "{name: (accuracy by seed, bytes)} and the control's accuracies."
+def frontier(ways, alone_S, talk_seconds, ranks=4):
+    """{name: (accuracy by seed, bytes brought)} and the control's accuracies.
+
+    talk_seconds(call, n, size, rate) says how many bytes are sent for those brought.
+    """
+    ways = {
+        name: (right, talk_seconds(_call(name), ranks, size, 1.0))
+        for name, (right, size) in ways.items()
+    }
     fig, ax = plots.subplots(size=(8.4, 4.2))
     floor = float(alone_S.mean())
     ax.axhline(floor, color=plots.RED, lw=1.2, ls="--")
@@ -136,15 +150,17 @@ def frontier(ways, alone_S):
         0.12, floor - 0.015 * span, f"a quarter of the data, alone: {floor:.1f} %",
         color=plots.RED, va="top", transform=ax.get_yaxis_transform(),
     )  # fmt: skip
-    ax.set(xscale="log", xlabel="bytes that a rank brings in the whole training")
+    ax.set(
+        xscale="log", xlabel="bytes that each of four ranks sends in the whole training"
+    )
     ax.set(ylabel="test accuracy, %", ylim=(low - 0.08 * span, best + 0.1 * span))
     ax.xaxis.set_major_formatter(FuncFormatter(_size))
     ax.xaxis.set_minor_locator(NullLocator())
-    plots.title(ax, "Fewer talks and fewer bits cost nothing here; fewer numbers do")
+    plots.title(ax, "Fewer talks and bits cost next to nothing here; fewer numbers do")
     told = ", ".join(f"{name} {means[name]:.1f} percent" for name in ways)
     return fig, (
-        f"Test accuracy (mean and range of {len(alone_S)} seeds) against the bytes that a "
-        f"rank brings, logarithmic: {told}; a worker that hears nothing, with a quarter of "
+        f"Test accuracy (mean and range of {len(alone_S)} seeds) against the bytes that each "
+        f"of four ranks sends, logarithmic: {told}; a worker that hears nothing, with a quarter of "
         f"the data, {floor:.1f} percent."
     )
 
@@ -154,18 +170,27 @@ def frontier(ways, alone_S):
 CODES = "8 bits", "1 bit", "top 1 %"
 
 
+def _code(name):
+    "The code that a way's name tells of, or None: floats."
+    return next((word for word in CODES if word in name), None)
+
+
+def _call(name):
+    "Codes are gathered, floats are summed."
+    return "all_gather" if _code(name) else "all_reduce"
+
+
 def which_way(ways, coding, wires, talk_seconds, steps, P):
     """draw(link, compute_ms, parameters, ranks): seconds of each way against accuracy.
 
-    ways: {name: (accuracy by seed, bytes)}; coding: {code: seconds per number}; wires:
+    ways: {name: (accuracy by seed, bytes brought)}; coding: {code: seconds per number}; wires:
     {name: (alpha, beta)}; talk_seconds(call, n, size, rate).
     """
 
     def seconds(name, size, link, compute_ms, parameters, n):
         alpha, beta = wires[link]
-        talks = steps if name == "every step" else 1 if "average" in name else 14
-        code = next((word for word in CODES if word in name), None)
-        call = "all_gather" if code else "all_reduce"
+        talks = steps if name == "every step" else 1 if "average" in name else 6
+        code, call = _code(name), _call(name)
         messages = n - 1 if code else 2 * (n - 1)
         letter = size / talks * parameters / P
         talk = messages * alpha + talk_seconds(call, n, letter, 1 / beta)
@@ -182,7 +207,8 @@ def which_way(ways, coding, wires, talk_seconds, steps, P):
         return _race(at, steps * compute_ms / 1e3, link, compute_ms, parameters, ranks)
 
     # the steps of its controls that the book shows (utils/course/book/frames.py)
-    draw.book = {"compute_ms": [1], "parameters": [P, 10**10]}
+    ends = [name for name in wires if name.split()[0] not in ("PCIe", "InfiniBand")]
+    draw.book = {"link": ends, "compute_ms": [1], "parameters": [P, 10**10]}
     return draw
 
 
@@ -221,7 +247,7 @@ def _race(at, bare, link, compute_ms, parameters, ranks):
     plots.title(ax, f'{link}, {ranks} ranks: "{first}" is quickest of the good ones')
     slow = max(at, key=lambda name: at[name][0])
     return fig, (
-        f"Predicted time of 448 steps of {compute_ms} ms with {parameters:,} parameters on "
+        f"Predicted time of 450 steps of {compute_ms} ms with {parameters:,} parameters on "
         f"{ranks} ranks over {link}, against the test accuracy of section 7: of those "
         f"within half a point of the best, {first} is quickest, {_time(at[first][0])}; "
         f"slowest of all is {slow}, {_time(at[slow][0])}."

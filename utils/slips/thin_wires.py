@@ -42,6 +42,12 @@ def to_itself_as_well(call, n, size, rate):
     return course.talk_seconds(call, n, size, rate)
 
 
+@ex.talk_seconds.slip("`size // n` loses what n does not divide: size / n.")
+def whole_chunks(call, n, size, rate):
+    chunk = size // n
+    return 2 * (n - 1) * chunk / rate if call == "all_reduce" else (n - 1) * size / rate
+
+
 # ---- quantise ----
 
 
@@ -127,6 +133,36 @@ def draws_of_its_own(v_P, bits, generator=None):
 def as_floats(v_P, bits, generator=None):
     q_P, scale = course.quantise(v_P, bits, generator)
     return q_P.float(), scale
+
+
+@ex.quantise.slip("A cast cuts towards 0, and below 0 that is up: floor first.")
+def casts_the_sum(v_P, bits, generator=None):
+    scale = _safe(v_P, bits)
+    draws_P = torch.rand(v_P.shape, generator=generator, dtype=v_P.dtype)
+    return (v_P / scale + draws_P).to(torch.int8), scale
+
+
+def _turned(v_P, bits, scale, generator):
+    x_P = v_P / scale
+    draws_P = torch.rand(v_P.shape, generator=generator, dtype=v_P.dtype)
+    return x_P.floor() + (draws_P > x_P - x_P.floor())
+
+
+@ex.quantise.slip(
+    "The chance is turned round: up where the draw is below the fraction."
+)
+def chance_turned_round(v_P, bits, generator=None):
+    scale = _safe(v_P, bits)
+    return _turned(v_P, bits, scale, generator).to(torch.int8), scale
+
+
+@ex.quantise.slip(
+    "The chance is turned round: up where the draw is below the fraction."
+)
+def chance_turned_round_and_cut(v_P, bits, generator=None):
+    scale, top = _safe(v_P, bits), 2 ** (bits - 1) - 1
+    q_P = _turned(v_P, bits, scale, generator).clamp(-top, top)
+    return q_P.to(torch.int8), scale
 
 
 # ---- pack_bits ----
@@ -240,6 +276,62 @@ def says_nothing(state, bucket):
     return future
 
 
+@ex.half_hook.slip(
+    "The result is float32, and this bucket is not: flat.copy_(half) keeps "
+    "the buffer's dtype."
+)
+def always_float32(state, bucket):
+    half = (bucket.buffer() / dist.get_world_size()).half()
+    work = dist.all_reduce(half, async_op=True)
+    return work.get_future().then(lambda _: half.float())
+
+
+@ex.half_hook.slip(
+    "Without async_op=True backward stands still in this call, and the promise is empty."
+)
+def ready_made(state, bucket):
+    half = (bucket.buffer() / dist.get_world_size()).half()
+    dist.all_reduce(half)
+    future = torch.futures.Future()
+    future.set_result(bucket.buffer().copy_(half))
+    return future
+
+
+@ex.half_hook.slip(
+    "work.wait() inside the hook, and backward stands still: leave the waiting to `then`."
+)
+def waits_itself(state, bucket):
+    half = (bucket.buffer() / dist.get_world_size()).half()
+    work = dist.all_reduce(half, async_op=True)
+    work.wait()
+    return work.get_future().then(lambda _: bucket.buffer().copy_(half))
+
+
+@ex.half_hook.slip(
+    "A gradient above 65,504 is inf before it is divided: divide first, then .half()."
+)
+def halves_before_it_divides(state, bucket):
+    n = dist.get_world_size()
+    return _hook(bucket, lambda x: x.half() / n, lambda x: x)
+
+
+@ex.half_hook.slip(
+    "f is called with the future, not with a tensor: f.value()[0], or the tensor that you "
+    "gave to all_reduce."
+)
+def takes_the_future_for_a_tensor(state, bucket):
+    half = (bucket.buffer() / dist.get_world_size()).half()
+    work = dist.all_reduce(half, async_op=True)
+    return work.get_future().then(lambda f: f.to(bucket.buffer().dtype))
+
+
+@ex.half_hook.slip("The future's value is a list of one tensor: f.value()[0].")
+def takes_the_list_for_a_tensor(state, bucket):
+    half = (bucket.buffer() / dist.get_world_size()).half()
+    work = dist.all_reduce(half, async_op=True)
+    return work.get_future().then(lambda f: f.value().to(bucket.buffer().dtype))
+
+
 # ---- top_k ----
 
 
@@ -280,6 +372,15 @@ def with_zeros(v_P, k):
 @ex.top_k.slip("Values and places are swapped: values first.")
 def places_first(v_P, k):
     return course.top_k(v_P, k)[::-1]
+
+
+@ex.top_k.slip(
+    "A threshold lets more than k through where sizes are equal: take k places."
+)
+def by_a_threshold(v_P, k):
+    least = v_P.abs().topk(k).values[-1]
+    places = (v_P.abs() >= least).nonzero().flatten()
+    return v_P[places], places.to(torch.int32)
 
 
 # ---- ErrorFeedback ----
@@ -374,6 +475,17 @@ class shares_it(_Feedback):
         sent = self.compress(owed)
         self.debt["rest"] = owed - sent
         return sent
+
+
+@ex.ErrorFeedback.slip(
+    "self.compress is called twice: one that draws or talks to other ranks gives something "
+    "else each time. Call it once, and keep what it gave."
+)
+class compresses_twice(_Feedback):
+    def __call__(self, v):
+        owed = v + self.rest
+        self.rest = owed - self.compress(owed)
+        return self.compress(owed)
 
 
 # ---- power_step ----
@@ -685,6 +797,33 @@ def largest_size(v_P):
     return sum(read) / len(read), read[dist.get_rank()]
 
 
+@ex.exchange_signs.slip(
+    "All letters are one tensor, and the last to arrive fills it: make n of them."
+)
+def one_letter_n_times(v_P):
+    mine = _letter(v_P)
+    letters = [torch.empty_like(mine)] * dist.get_world_size()
+    dist.all_gather(letters, mine)
+    read = [_read(x, len(v_P)) for x in letters]
+    return sum(read) / len(read), read[dist.get_rank()]
+
+
+@ex.exchange_signs.slip(
+    "The second is the mean again: what this rank itself has sent is read[dist.get_rank()]."
+)
+def the_mean_twice(v_P):
+    mean_P, _ = course.exchange_signs(v_P)
+    return mean_P, mean_P
+
+
+@ex.exchange_signs.slip("The size is the mean of |v|, not their sum.")
+def sum_as_size(v_P):
+    size = v_P.abs().sum().float().view(1)
+    mine = torch.cat([size.view(torch.uint8), course.pack_bits(v_P > 0)])
+    read = [_read(x, len(v_P)) for x in _letters(mine)]
+    return sum(read) / len(read), read[dist.get_rank()]
+
+
 # ---- two_level_sum ----
 
 
@@ -772,3 +911,53 @@ def only_the_leaders_gather(x_N, inside, across):
     if dist.get_rank(inside) == 0:
         dist.all_gather(whole, mine, group=inside)
     return torch.cat(whole)[: len(x_N)]
+
+
+@ex.two_level_sum.slip(
+    "An all_reduce without `group=` adds different parts together: across only."
+)
+def across_forgotten(x_N, inside, across):
+    mine, k = _scattered(x_N, inside)
+    dist.all_reduce(mine)
+    whole = [torch.empty_like(mine) for _ in range(k)]
+    dist.all_gather(whole, mine, group=inside)
+    return torch.cat(whole)[: len(x_N)]
+
+
+@ex.two_level_sum.slip(
+    "A reduce_scatter without `group=` is one of all ranks and wants a part for each: "
+    "group=inside."
+)
+def inside_forgotten_at_first(x_N, inside, across):
+    k = dist.get_world_size(inside)
+    parts = list(F.pad(x_N, (0, -len(x_N) % k)).view(k, -1))
+    mine = torch.empty_like(parts[0])
+    dist.reduce_scatter(mine, parts)
+    dist.all_reduce(mine, group=across)
+    whole = [torch.empty_like(mine) for _ in range(k)]
+    dist.all_gather(whole, mine, group=inside)
+    return torch.cat(whole)[: len(x_N)]
+
+
+@ex.two_level_sum.slip(
+    "An all_gather without `group=` is one of all ranks and brings a part from each: "
+    "group=inside."
+)
+def inside_forgotten_at_last(x_N, inside, across):
+    mine, k = _scattered(x_N, inside)
+    dist.all_reduce(mine, group=across)
+    whole = [torch.empty_like(mine) for _ in range(k)]
+    dist.all_gather(whole, mine)
+    return torch.cat(whole)[: len(x_N)]
+
+
+@ex.two_level_sum.slip("This is the mean over the ranks: the sum is asked for.")
+def mean_of_all(x_N, inside, across):
+    return course.two_level_sum(x_N, inside, across) / dist.get_world_size()
+
+
+@ex.two_level_sum.slip(
+    "The groups are swapped: reduce_scatter and all_gather inside, all_reduce across."
+)
+def groups_swapped(x_N, inside, across):
+    return course.two_level_sum(x_N, across, inside)
