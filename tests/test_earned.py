@@ -77,6 +77,11 @@ EARNED = {
         "shard_order mean_over_ranks parallel_step make_buckets Overlapped accumulate "
         "timeline",
     },
+    "distillation": {
+        "utils.built.distill": "soften kd_loss out_of_fold kappa average",
+        "utils.built.lora": "low_rank low_rank_for LoRA",
+        "utils.built.continual": "forgetting fisher Replay",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
