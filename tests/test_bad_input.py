@@ -24,9 +24,11 @@ from utils.built import (
     coding,
     collectives,
     compute,
+    continual,
     conv,
     data_parallel,
     descent,
+    distill,
     experts,
     failures,
     federated,
@@ -42,6 +44,7 @@ from utils.built import (
     int8,
     language,
     lean,
+    lora,
     muon,
     neurons,
     nn,
@@ -740,6 +743,31 @@ REHEARSAL = [
 
 W_64, CODES = torch.ones(2, 64), torch.ones(2, 3, dtype=torch.int8)
 LINEAR = torch.nn.Linear(64, 4)
+DISTILLED = [
+    (lambda: distill.soften(X_t, 0), "T is a number above 0, not 0"),
+    (lambda: distill.soften([1.0], 1), "logits is a tensor, not list"),
+    (lambda: distill.kd_loss(X_t, X_t[:, :2], y_t), "student and teacher are (N, C)"),
+    (lambda: distill.kd_loss(X_t, X_t, y_t, share=2), "share is a share, from 0 to 1"),
+    (lambda: distill.out_of_fold(len, X_t, y_t, 1), "folds is a whole number from 2"),
+    (lambda: distill.out_of_fold(1, X_t, y_t, 2), "learn is a function"),
+    (lambda: distill.kappa(y_t, y_t[:2]), "two labels for each row, not 4 and 2"),
+    (lambda: distill.average([]), "at least one network"),
+    (
+        lambda: distill.average([torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)]),
+        "the networks have different parts",
+    ),
+    (lambda: lora.low_rank(X_t, 4), "r is a whole number from 1 to 3, not 4"),
+    (lambda: lora.low_rank(X_t[0], 1), "W is a matrix (H, D), not of shape (3,)"),
+    (lambda: lora.low_rank_for(X_t, torch.eye(2), 1), "C is (D, D) = (3, 3)"),
+    (
+        lambda: lora.LoRA(torch.nn.ReLU(), 1, 1),
+        "layer is a torch.nn.Linear, not torch.ReLU",
+    ),
+    (lambda: lora.LoRA(torch.nn.Linear(3, 2), 3, 1), "r is a whole number from 1 to 2"),
+    (lambda: continual.forgetting(X_t), "a square of at least two tasks, not (4, 3)"),
+    (lambda: continual.fisher(torch.nn.Linear(3, 2), X_t, y_t[:2]), "4 rows, 2 labels"),
+    (lambda: continual.Replay(0), "limit is a whole number, at least 1, not 0"),
+]
 QUANT = [
     (lambda: quant.read_bits(110, True), "a text of 0 and 1, not 110"),
     (lambda: quant.top_of(1), "bits is a whole number from 2 to 8, not 1"),
@@ -1497,6 +1525,7 @@ ROWS = {
     "secure": SECURE,
     "private": PRIVATE,
     "pruning and coding": PRUNING,
+    "distill, lora, continual": DISTILLED,
     "quant": QUANT,
     "compute": COMPUTE,
     "tile and kernels": TILE,

@@ -107,6 +107,11 @@ EARNED = {
         "two_of_four shrink refit",
         "utils.built.coding": "gaps Decoder",
     },
+    "distillation": {
+        "utils.built.distill": "soften kd_loss out_of_fold kappa average",
+        "utils.built.lora": "low_rank low_rank_for LoRA",
+        "utils.built.continual": "forgetting fisher Replay",
+    },
     "quantization": {
         "utils.built.quant": "read_bits quantize affine best_scale group_quantize "
         "quantized_matmul Observer compensate fake_quantize codebook choose_bits",
