@@ -180,7 +180,6 @@ def smallest_stage(answer):
     "The first stage at which a rank fits into its memory."
     full = "What just fits, fits: <=."
     for call, want, rule in (
-        ((1000, 4, 20000), 0, "Stage 0 comes first: it was never tried, or needs too much."),
         ((1000, 4, 16000), 0, f"Stage 0 needs 16 bytes per parameter. {full}"),
         ((1000, 8, 3000), 3, "4000, 2250, 1375 and 500 words on 8 ranks, 4 bytes each."),
         ((1000, 4, 15999), 1, "Stage 1 needs 4 (2 + 2/n) = 10 bytes per parameter."),
@@ -190,7 +189,6 @@ def smallest_stage(answer):
         ((1000, 4, 4000), 3, full),
         ((1000, 4, 3999), None, "Where no stage fits, the answer is None."),
         ((1000, 4, 16000, 1), 1, "Activations take their bytes at every stage."),
-        ((1000, 4, 8500, 600), 2, "Activations are in bytes already."),
         ((1000, 4, 7500, 600), 3, "Activations take their bytes at every stage."),
         ((1000, 4, 4800, 0, 100), 3, "At stage 3 the largest layer is whole, weights and "
          "gradient: 2 words more of each of its parameters."),
@@ -352,9 +350,6 @@ def clip_shard(answer):
         ("4 ranks, the last with zeros only, max_norm 2",
          [[_normal(3, seed=r) * (r < 3)] for r in range(4)], 2.0,
          "A rank may have nothing but zeros; it makes the call all the same."),
-        ("2 ranks with [3e-6], [4e-6], max_norm 1e-6",
-         [[tensor([3e-6])], [tensor([4e-6])]], 1e-6,
-         "The 1e-6 belongs to the norm: max_norm / (norm + 1e-6)."),
     ):  # fmt: skip
         n, shards = len(shards), [[x.double() for x in mine] for mine in shards]
         p = nn.Parameter(torch.zeros(sum(len(x) for x in shards[0]) * n).double())
@@ -365,8 +360,6 @@ def clip_shard(answer):
         same(f"{said}: the norm, by rank", torch.stack(norms), [float(norm)] * n, rule)
         same(f"{said}: the clipped shards, by rank", torch.stack(clipped),
              p.grad.view(n, -1), f"{rule} The shards change in place.", rtol=1e-5)  # fmt: skip
-        _exact(f"{said}: the clipped shards, by rank", torch.stack(clipped),
-               p.grad.view(n, -1), rule)  # fmt: skip
 
 
 # ---- stage 2 ----
@@ -488,7 +481,7 @@ def Gather(answer):
              "This rank's part of the mean of all ranks' gradients: their sum, scattered, "
              "over the number of ranks."),
             (stretched, "a plain sum times rank + 1",
-             "The gradient of a sum is one number, expanded; what travels is contiguous."),
+             "The gradient of a sum is one number, stretched; what travels is contiguous."),
             (half, "every second number only",
              "Numbers that were not used have gradient 0."),
         ):  # fmt: skip
@@ -504,17 +497,6 @@ def Gather(answer):
             _refuse_all_reduce(case, calls,
                 "Right, and more travels than must: the transpose of an all-gather is one "
                 "reduce_scatter.")  # fmt: skip
-    with course.pretend(1, 4):
-        part = nn.Parameter(torch.randn(1024))
-        with Live(part) as live:
-            before = live.bytes
-            out = answer.apply(part).sum()
-            gc.collect()
-            kept = live.bytes - before
-        out.backward()
-    same("a part of 1,024 numbers on rank 1 of 4: wholes alive after forward",
-         kept // (4 * 4096), 0,
-         "Backward needs nothing of the whole: save nothing.")  # fmt: skip
 
 
 class _Made(torch.autograd.Function):
@@ -690,12 +672,6 @@ def Zero3(answer):
         _by_rank(f"{case}: the parts after three steps of AdamW", weights,
                  _layer_parts(_alone(3), n), "The first step is right: what is gathered "
                  "again comes from the part as it is now.")  # fmt: skip
-    case, (a, b) = "a layer with two inputs, nn.Bilinear(3, 2, 4)", _normal(2, 5, 3)
-    pair = _filled(nn.Bilinear(3, 2, 4))
-    want = pair(a, b[:, :2]).detach()
-    _by_rank(f"{case}: the output",
-             _play(case, lambda r, n: answer(_filled(nn.Bilinear(3, 2, 4)))(a, b[:, :2]).detach(), 2),
-             [want] * 2, "Any layer: all of `inputs` go into it.")  # fmt: skip
     with course.pretend(1, 4):
         layers = nn.Sequential(
             *[answer(nn.Linear(64, 64, bias=False)) for _ in range(5)]
@@ -741,8 +717,6 @@ def save_shards(answer):
         (2, [4, 6], torch.float64, "Each layer's numbers in order, rank 0's first."),
         (3, [7, 3, 5], torch.float64, "Padding is not written: another layer lies there."),
         (4, [2, 9, 1], torch.float64, "A rank may have nothing but padding of a layer."),
-        (4, [9, 5], torch.float64, "On a rank that holds padding only, size - rank * K is "
-         "negative, and part[:-1] is not empty: write nothing there."),
         (2, [3, 5], torch.float32, "Places in a file are bytes: numbers times "
          "part.element_size()."),
     ):  # fmt: skip

@@ -12,7 +12,6 @@ from utils.built.live import Live, held
 
 THINGS = {
     "parameters": plots.BLUE, "gradients": plots.ORANGE, "Adam's moments": plots.GREEN,
-    "moments, master": plots.GREEN,
 }  # fmt: skip
 WIDTH, LAYERS, ROWS = 256, 6, 4
 GB = 1e9
@@ -67,7 +66,7 @@ def two_lives():
     peaks = {}
     for kind, label, colour in (
         ("whole", "everything on every rank", plots.ORANGE),
-        ("parts", "shared out; a layer is whole while it is needed", plots.BLUE),
+        ("parts", "shared out; a layer is whole only while it is needed", plots.BLUE),
     ):
         curves = _lives(kind)
         x = np.concatenate([
@@ -143,7 +142,7 @@ def ways(table, formula):
     ax.grid(axis="x", visible=False)
     ax.text(0.99, 0.95, "dark: stored between steps\npale: at most within a step\n"
             "red line: formula", transform=ax.transAxes, ha="right", va="top")  # fmt: skip
-    plots.title(ax, "Counted on 4 real ranks: what is stored matches the formula")
+    plots.title(ax, "Counted on 4 real ranks: what is stored is the formula")
     said = "; ".join(
         f"{name.replace('_', ' ')} {stored:.3g} and {peak:.2g}"
         for name, (stored, peak) in table.items()
@@ -209,7 +208,7 @@ def _needs(name, n, stage, recompute):
         kept += TOKENS * (16 * E + 4 + H) * 2
     return {
         "parameters": P * share[0], "gradients": P * share[1],
-        "moments, master": P * share[2], "gathered layer": 4 * block * (stage == 3),
+        "Adam's moments": P * share[2], "gathered layer": 4 * block * (stage == 3),
         "activations": kept,
     }, P  # fmt: skip
 

@@ -69,16 +69,6 @@ def words_for_bytes(P, n, memory, activations=0, layer=0):
     return _fits(P, n, memory, activations, layer, size=1)
 
 
-@ex.smallest_stage.slip("Activations are in bytes already.")
-def activations_as_words(P, n, memory, activations=0, layer=0):
-    return _fits(P, n, memory, 4 * activations, layer)
-
-
-@ex.smallest_stage.slip("Stage 0 was never tried.")
-def never_stage_0(P, n, memory, activations=0, layer=0):
-    return _fits(P, n, memory, activations, layer, stages=range(1, 4))
-
-
 @ex.smallest_stage.slip(
     "Activations were left out: they need their bytes at every stage."
 )
@@ -340,24 +330,6 @@ def sum_of_norms(grads, max_norm):
     return _scale(grads, norm, max_norm)
 
 
-@ex.clip_shard.slip("The 1e-6 belongs to the norm: max_norm / (norm + 1e-6).")
-def without_a_millionth(grads, max_norm):
-    total = torch.cat(grads).square().sum()
-    dist.all_reduce(total)
-    for grad in grads:
-        grad *= (max_norm / total.sqrt()).clamp(max=1.0)
-    return total.sqrt().item()
-
-
-@ex.clip_shard.slip(
-    "The sum of squares was rounded to float32: start from grads[0].new_zeros(())."
-)
-def sum_in_float32(grads, max_norm):
-    total = torch.cat(grads).square().sum().float()
-    dist.all_reduce(total)
-    return _scale(grads, total.sqrt(), max_norm)
-
-
 @ex.clip_shard.slip("This is the square of the norm: the root is missing.")
 def without_root(grads, max_norm):
     total = torch.cat(grads).square().sum()
@@ -550,15 +522,6 @@ class sum_of_slices(_Gather):
         return reduce_scatter(grad.contiguous())
 
 
-@ex.Gather.slip("Backward needs nothing of the whole: save nothing.")
-class saves_the_whole(_Gather):
-    @staticmethod
-    def forward(ctx, part):
-        whole = all_gather(part)
-        ctx.save_for_backward(whole.clone())
-        return whole
-
-
 @ex.Gather.slip("Averaged twice: once is enough.")
 class mean_of_means(_Gather):
     @staticmethod
@@ -568,7 +531,7 @@ class mean_of_means(_Gather):
 
 
 @ex.Gather.slip(
-    "A gradient may be an expanded number or have gaps: grad.contiguous() before it travels."
+    "A gradient may be a stretched number or have gaps: grad.contiguous() before it travels."
 )
 class not_contiguous(_Gather):
     @staticmethod
@@ -757,12 +720,6 @@ class regain_holds(_Zero3):
             return self.compute(whole, inputs)
 
 
-@ex.Zero3.slip("Any layer: all of `inputs` go into it, not the first alone.")
-class first_input_only(_Zero3):
-    def forward(self, *inputs):
-        return super().forward(inputs[0])
-
-
 @ex.Zero3.slip("The whole is padded: cut it to sum(self.sizes()) before you split.")
 class padding_stays(_Zero3):
     def named(self, whole):
@@ -822,25 +779,6 @@ def with_padding(path, parts, sizes):
         return (sum(sizes[:i]) + rank * len(part)) * part.element_size()
 
     _save(path, parts, sizes, place, cut=False)
-
-
-@ex.save_shards.slip(
-    "On a rank that holds padding only, size - rank * K is negative, and part[:-1] is not "
-    "empty: write nothing there."
-)
-def minus_one_is_not_empty(path, parts, sizes):
-    rank, first = dist.get_rank(), 0
-    if rank == 0:
-        with open(path, "wb") as file:
-            file.truncate(sum(sizes) * parts[0].element_size())
-    dist.barrier()
-    with open(path, "r+b") as file:
-        for part, size in zip(parts, sizes):
-            start = rank * len(part)
-            file.seek((first + start) * part.element_size())
-            file.write(part.detach()[: size - start].numpy().tobytes())
-            first += size
-    dist.barrier()
 
 
 @ex.save_shards.slip("file.seek counts bytes: numbers times part.element_size().")
