@@ -1395,6 +1395,8 @@ SHARDING = [
     (lambda: sharding.all_gather(torch.ones(4)), "inside ranks.run(fn, n)"),
     (lambda: sharding.Zero2(model()), "inside ranks.run(fn, n)"),
     (lambda: sharding.Zero3(model()), "inside ranks.run(fn, n)"),
+    (lambda: sharding.DDP(model(), None), "inside ranks.run(fn, n)"),
+    (lambda: sharding.FSDP2(model(), None), "inside ranks.run(fn, n)"),
     (lambda: sharding.clip_shard([torch.ones(2)], 1), "inside ranks.run(fn, n)"),
     (alone(lambda: sharding.all_gather(torch.ones(2, 2))), "part is a flat tensor"),
     (alone(lambda: sharding.reduce_scatter([1.0])), "whole is a flat tensor, not list"),

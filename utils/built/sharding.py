@@ -336,6 +336,45 @@ def save_shards(path, parts, sizes):
     dist.barrier()
 
 
+# ---- PyTorch's own, beside the stages ----
+
+
+def DDP(model, optimizer_of):
+    """Chapter 17's wrapper: -> (net, optimizer, move, whole).
+
+    optimizer_of(params) makes the optimizer. move() after backward; whole() -> all weights
+    in one vector (P,).
+    """
+    _joined("DDP")
+    optimizer = optimizer_of(_module(model).parameters())
+    net = nn.parallel.DistributedDataParallel(model)
+
+    def whole():
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    return net, optimizer, optimizer.step, whole
+
+
+def FSDP2(model, optimizer_of):
+    """PyTorch's stage 3, layer by layer: -> (net, optimizer, move, whole), as of `DDP`.
+
+    All ranks call whole(), which gathers.
+    """
+    _joined("FSDP2")
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in _module(model).children():
+        if list(layer.parameters()):
+            fully_shard(layer)
+    fully_shard(model)
+    optimizer = optimizer_of(model.parameters())
+
+    def whole():
+        return torch.cat([p.full_tensor().flatten() for p in model.parameters()])
+
+    return model, optimizer, optimizer.step, whole
+
+
 # ---- ranks that are not there ----
 
 

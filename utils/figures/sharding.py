@@ -66,7 +66,7 @@ def two_lives():
     peaks = {}
     for kind, label, colour in (
         ("whole", "everything on every rank", plots.ORANGE),
-        ("parts", "shared out; a layer is whole only while it is needed", plots.BLUE),
+        ("parts", "shared out; a layer is\nwhole only while needed", plots.BLUE),
     ):
         curves = _lives(kind)
         x = np.concatenate([
@@ -115,7 +115,10 @@ def shares(words, counts=(2, 4, 64)):
     for line, (name, colour) in enumerate(THINGS.items()):
         axes[-1].text(3.4, 2.6 + 0.4 * line, name, color=colour, ha="right")
     axes[0].set_ylabel("words per parameter")
-    plots.title(axes[0], "What a rank stores: each stage shares out one thing more")
+    fig.suptitle(  # over all three: over the first alone it would push the others away
+        "What a rank stores: each stage shares out one thing more",
+        x=0.065, ha="left", fontsize=11.5, fontweight="bold",
+    )  # fmt: skip
     return fig, (
         "Words per parameter that one rank stores at stages 0 to 3, stacked: parameters, "
         f"gradients, Adam's moments, for {', '.join(map(str, counts))} ranks. Stages 1 and "
@@ -127,8 +130,9 @@ def shares(words, counts=(2, 4, 64)):
 
 
 def ways(table, formula):
-    "{way: (words stored, words at most)} as bars, and the formula as lines on them."
+    "{way: {'stored', 'peak': words}} as bars, and the formula as lines on them."
     fig, ax = plots.subplots(size=(7.2, 3.2))
+    table = {name: (row["stored"], row["peak"]) for name, row in table.items()}
     for place, (name, (stored, peak)) in enumerate(table.items()):
         ax.bar(place, peak, color=plots.SKY, alpha=0.35, width=0.7)
         ax.bar(place, stored, color=plots.BLUE, width=0.7)
@@ -142,7 +146,7 @@ def ways(table, formula):
     ax.grid(axis="x", visible=False)
     ax.text(0.99, 0.95, "dark: stored between steps\npale: at most within a step\n"
             "red line: formula", transform=ax.transAxes, ha="right", va="top")  # fmt: skip
-    plots.title(ax, "Counted on 4 real ranks: what is stored is the formula")
+    plots.title(ax, "Counted on 4 real ranks: what is stored matches the formula")
     said = "; ".join(
         f"{name.replace('_', ' ')} {stored:.3g} and {peak:.2g}"
         for name, (stored, peak) in table.items()
@@ -208,7 +212,7 @@ def _needs(name, n, stage, recompute):
         kept += TOKENS * (16 * E + 4 + H) * 2
     return {
         "parameters": P * share[0], "gradients": P * share[1],
-        "Adam's moments": P * share[2], "gathered layer": 4 * block * (stage == 3),
+        "moments, master weights": P * share[2], "gathered layer": 4 * block * (stage == 3),
         "activations": kept,
     }, P  # fmt: skip
 

@@ -69,6 +69,24 @@ def words_for_bytes(P, n, memory, activations=0, layer=0):
     return _fits(P, n, memory, activations, layer, size=1)
 
 
+@ex.smallest_stage.slip("activations is in bytes already.")
+def activations_as_words(P, n, memory, activations=0, layer=0):
+    return _fits(P, n, memory, 4 * activations, layer)
+
+
+@ex.smallest_stage.slip("Stage 0 was never tried.")
+def from_one(P, n, memory, activations=0, layer=0):
+    return _fits(P, n, memory, activations, layer, range(1, 4))
+
+
+@ex.smallest_stage.slip(
+    "The whole layer comes on top of what this rank stores: 2 words of each of its "
+    "parameters, not those of the other ranks only."
+)
+def without_own_share(P, n, memory, activations=0, layer=0):
+    return _fits(P, n, memory, activations, layer * (1 - 1 / n))
+
+
 @ex.smallest_stage.slip(
     "Activations were left out: they need their bytes at every stage."
 )
@@ -303,6 +321,15 @@ def mean_twice(model, flat, part, optimizer):
     _finish(flat, part, optimizer)
 
 
+@ex.zero1_step.slip("Lay the gradients out as long as flat, zeros behind.")
+def without_padding(model, flat, part, optimizer):
+    grads, n = [p.grad.flatten() for p in model.parameters()], dist.get_world_size()
+    grads = torch.cat(grads)
+    part.grad = grads.new_empty(len(grads) // n)
+    call = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    call(part.grad, grads)
+
+
 # ---- clip_shard ----
 
 
@@ -381,6 +408,37 @@ def each_tensor(grads, max_norm):
         total = grad.square().sum()
         dist.all_reduce(total)
         _scale([grad], total.sqrt(), max_norm)
+    return total.sqrt()
+
+
+@ex.clip_shard.slip("The 1e-6 belongs to the norm.")
+def without_the_millionth(grads, max_norm):
+    total = torch.cat(grads).square().sum()
+    dist.all_reduce(total)
+    return _scale(grads, total.sqrt() - 1e-6, max_norm) + 1e-6
+
+
+@ex.clip_shard.slip(
+    "The sum of squares was rounded to float32: start from grads[0].new_zeros(())."
+)
+def float32_sum(grads, max_norm):
+    total = torch.zeros(())
+    for grad in grads:
+        total += grad.square().sum()
+    dist.all_reduce(total)
+    return _scale(grads, total.sqrt(), max_norm)
+
+
+@ex.clip_shard.slip(
+    "The sum of squares was rounded to float32: start from grads[0].new_zeros(())."
+)
+def float32_factor(grads, max_norm):
+    total = torch.zeros(())
+    for grad in grads:
+        total += grad.square().sum()
+    dist.all_reduce(total)
+    for grad in grads:
+        grad *= (max_norm / (total.sqrt() + 1e-6)).clamp(max=1.0)
     return total.sqrt()
 
 
@@ -494,6 +552,28 @@ class whole_to_each(_Zero2):
                 self.part.grad[low - owner * K : high - owner * K] += mine
 
 
+@ex.Zero2.slip(
+    "A parameter that ends on a border has no piece behind it: the last owner is "
+    "(end - 1) // K."
+)
+class behind_the_border(_Zero2):
+    def pieces(self, start, size):
+        K = len(self.part)
+        for owner in range(start // K, (start + size) // K + 1):
+            yield owner, max(start, owner * K), min(start + size, (owner + 1) * K)
+
+
+@ex.Zero2.slip("Only the owner's piece holds the sum: no other rank adds it.")
+class all_ranks_add(_Zero2):
+    def arrived(self, p):
+        K, start = len(self.part), self.starts[p]
+        grad, p.grad = p.grad.flatten(), None
+        for owner, low, high in self.pieces(start, len(grad)):
+            piece = grad[low - start : high - start]
+            dist.reduce(piece, dst=owner)
+            self.part.grad[low - owner * K : high - owner * K] += piece / self.n
+
+
 # ---- Gather ----
 
 
@@ -531,7 +611,7 @@ class mean_of_means(_Gather):
 
 
 @ex.Gather.slip(
-    "A gradient may be a stretched number or have gaps: grad.contiguous() before it travels."
+    "A gradient may be expanded or have gaps: grad.contiguous() before it travels."
 )
 class not_contiguous(_Gather):
     @staticmethod
@@ -559,6 +639,19 @@ class summed_forward(_Gather):
     def forward(ctx, part):
         whole = part.detach().repeat(dist.get_world_size())
         dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx, grad):
+        return reduce_scatter(grad.contiguous()) / dist.get_world_size()
+
+
+@ex.Gather.slip("Backward needs nothing of the whole: save nothing.")
+class saves_the_whole(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, part):
+        whole = all_gather(part)
+        ctx.save_for_backward(whole)
         return whole
 
     @staticmethod
@@ -659,7 +752,7 @@ def first_number(whole, regain):
     return (lambda x: pack(x) if x.data_ptr() == address else x), unpack
 
 
-@ex.forgetful.slip("What does not lie in the whole is kept as it is, and not copied.")
+@ex.forgetful.slip("Every other tensor passes as it is, the same object.")
 def copies_the_rest(whole, regain):
     pack, unpack = course.forgetful(whole, regain)
 
@@ -718,6 +811,24 @@ class regain_holds(_Zero3):
         kept = whole.detach()
         with saved_tensors_hooks(*course.forgetful(whole, lambda: kept)):
             return self.compute(whole, inputs)
+
+
+@ex.Zero3.slip("A plain all_gather has no backward: Gather.apply(self.part).")
+class plain_gather(_Zero3):
+    def whole(self):
+        return all_gather(self.part)
+
+
+@ex.Zero3.slip("A layer may have several inputs: pass on the tuple `inputs`, whole.")
+class first_input_only(_Zero3):
+    def compute(self, whole, inputs):
+        return functional_call(self.layer[0], self.named(whole), inputs[0])
+
+
+@ex.Zero3.slip("A layer may have several inputs: pass on the tuple `inputs`, whole.")
+class inputs_unpacked(_Zero3):
+    def compute(self, whole, inputs):
+        return functional_call(self.layer[0], self.named(whole), *inputs)
 
 
 @ex.Zero3.slip("The whole is padded: cut it to sum(self.sizes()) before you split.")
@@ -779,6 +890,26 @@ def with_padding(path, parts, sizes):
         return (sum(sizes[:i]) + rank * len(part)) * part.element_size()
 
     _save(path, parts, sizes, place, cut=False)
+
+
+@ex.save_shards.slip(
+    "On a rank that holds padding only, size - rank * K is negative, and part[:-1] is not "
+    "empty: write nothing there."
+)
+def cut_below_zero(path, parts, sizes):
+    rank, first = dist.get_rank(), 0
+    if rank == 0:
+        with open(path, "wb") as file:
+            file.truncate(sum(sizes) * parts[0].element_size())
+    dist.barrier()
+    with open(path, "r+b") as file:
+        for part, size in zip(parts, sizes):
+            start = rank * len(part)
+            mine = part.detach()[: min(start + len(part), size) - start]
+            file.seek((first + start) * part.element_size())
+            file.write(mine.numpy().tobytes())
+            first += size
+    dist.barrier()
 
 
 @ex.save_shards.slip("file.seek counts bytes: numbers times part.element_size().")
