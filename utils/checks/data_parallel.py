@@ -5,77 +5,17 @@ is told at once and nothing hangs.
 """
 
 import random
-from contextlib import contextmanager
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DistributedSampler
 
 from utils.built import data_parallel as course
-from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
-from utils.practice import Deadlock, Mismatch, rehearse
+from utils.exercises.rehearsed import by_rank, exact, normal, play
 
 chapter = Chapter("17_data_parallel")
-
-
-def _play(case, fn, n=3, rule="", calls=None):
-    "rehearse(fn, n); where real processes would hang, a Miss says which rank waits."
-    try:
-        with _no_luck():
-            return rehearse(fn, n, calls=calls)
-    except (Deadlock, Mismatch) as error:
-        said = (
-            "The ranks hang. A collective call returns when every rank has made it, so "
-            f"all ranks make the same calls in the same order. {rule}"
-        )
-        raise Miss(said.strip(), case, str(error), "every rank returns") from None
-    except (Miss, NotImplementedError):
-        raise
-    except Exception as error:
-        error.args = (f"{error} (case: {case})",)
-        raise
-
-
-@contextmanager
-def _no_luck():
-    "Inside, torch.empty holds nan: memory that nobody filled is no zero."
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("warn")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-
-
-def _exact(case, got, want, rule):
-    "same(), and then to 12 digits: what passes through float32 keeps 7."
-    same(case, got, want, rule)
-    gap = float(abs(as_array(got).astype(float) - as_array(want)).max())
-    same(f"{case}: largest difference", gap, 0.0, atol=1e-12,
-         rule="Right to 7 digits, and float64 has 15: something on the way was float32. "
-         "Keep the dtype.")  # fmt: skip
-
-
-def _by_rank(case, got, want, rule):
-    "Compare what all ranks have, side by side: [rank 0's, rank 1's, ...]."
-    for rank, (one, right) in enumerate(zip(got, want)):
-        if one is None or np.shape(one) != np.shape(right):
-            same(f"{case}, rank {rank}", one, right, rule)
-    _exact(f"{case}, by rank", _rows(got), _rows(want), rule)
-
-
-def _rows(values):
-    rows = [torch.as_tensor(value, dtype=torch.float64) for value in values]
-    return torch.stack([row.flatten() if row.ndim > 1 else row for row in rows])
-
-
-def _normal(*shape, seed=0):
-    "Random float64 numbers of their own seed."
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def _filled(model, seed=0):
@@ -83,7 +23,7 @@ def _filled(model, seed=0):
     model = model.double()
     with torch.no_grad():
         for number, p in enumerate(model.parameters()):
-            p.copy_(_normal(*p.shape, seed=100 * seed + number))
+            p.copy_(normal(*p.shape, seed=100 * seed + number))
     return model
 
 
@@ -114,9 +54,9 @@ def mean_of_shards(answer):
     ):  # fmt: skip
         case = f"gradients [6, 0], [0, 3], [1, -1] of shards with {rows_R} rows"
         want_P = torch.tensor(want_P, dtype=torch.float64)
-        _exact(case, answer(grads_RP.clone(), list(rows_R)), want_P, rule)
-    X_ND, y_N = _normal(9, 4), _normal(9, seed=1)
-    w_D = _normal(4, seed=2).requires_grad_()
+        exact(case, answer(grads_RP.clone(), list(rows_R)), want_P, rule)
+    X_ND, y_N = normal(9, 4), normal(9, seed=1)
+    w_D = normal(4, seed=2).requires_grad_()
 
     def slope(rows):
         loss = ((X_ND[rows] @ w_D - y_N[rows]) ** 2).mean()
@@ -124,7 +64,7 @@ def mean_of_shards(answer):
 
     shards = [slice(0, 2), slice(2, 3), slice(3, 9)]
     got_P = answer(torch.stack([slope(s) for s in shards]), [2, 1, 6])
-    _exact("shards of 2, 1 and 6 rows beside autograd on all 9", got_P,
+    exact("shards of 2, 1 and 6 rows beside autograd on all 9", got_P,
            slope(slice(0, 9)), f"{rule} The result has one number per parameter.")  # fmt: skip
     same("float32 gradients: dtype of the result", str(answer(grads_RP.float(), [1, 2, 5]).dtype),
          "torch.float32", "The result has the gradients' dtype.")  # fmt: skip
@@ -168,7 +108,7 @@ def average_gradients(answer):
     def step(model, rank, n):
         before = _weights(model)
         answer(model)
-        _exact(f"rank {rank} of {n}: the weights", _weights(model), before,
+        exact(f"rank {rank} of {n}: the weights", _weights(model), before,
                "The weights changed: average the gradients, p.grad, not p.")  # fmt: skip
         return _grads(model)
 
@@ -176,16 +116,16 @@ def average_gradients(answer):
     ends = torch.tensor([5.0, 6.0]).double() / 3
     for n in (3, 2):
         case = f"{n} ranks, gradients 1/3, 2/3, 1 ... times rank + 2"
-        results = _play(case, lambda rank, n: step(_with_grads(rank), rank, n), n)
+        results = play(case, lambda rank, n: step(_with_grads(rank), rank, n), n)
         weights, biases = zip(*results)
-        _by_rank(f"{case}: the weight's gradient", weights, [unit * (n + 3) / 2] * n,
+        by_rank(f"{case}: the weight's gradient", weights, [unit * (n + 3) / 2] * n,
                  "All ranks leave with the mean of all: the sum, divided by "
                  "dist.get_world_size().")  # fmt: skip
-        _by_rank(f"{case}: the bias's gradient", biases, [ends * (n + 3) / 2] * n,
+        by_rank(f"{case}: the bias's gradient", biases, [ends * (n + 3) / 2] * n,
                  "The weight is right: does the loop reach every parameter?")  # fmt: skip
     for missing in ("bias", "weight"):
         case = f"3 ranks; on rank 1 the {missing} has no gradient (None)"
-        results = _play(
+        results = play(
             case,
             lambda r, n, m=missing: step(_with_grads(r, m if r == 1 else ""), r, n),
             3,
@@ -196,12 +136,12 @@ def average_gradients(answer):
             if grads[1] is None:
                 raise Miss("The rank that brought nothing leaves with the mean like the "
                            "others.", f"{case}: the {name}'s on rank 1", None, want * 2)  # fmt: skip
-            _by_rank(f"{case}: the {name}'s gradient", grads,
+            by_rank(f"{case}: the {name}'s gradient", grads,
                      [want * (2 if name == missing else 3)] * 3,
                      "Only what is missing counts as zeros, and the mean is over all "
                      "ranks.")  # fmt: skip
     case = "2 ranks; a frozen parameter before the layer, another after it"
-    results = _play(case, lambda rank, n: step(_between_frozen(rank), rank, n), 2)
+    results = play(case, lambda rank, n: step(_between_frozen(rank), rank, n), 2)
     first, weights, biases, last = zip(*results)
     for rank in range(2):
         if first[rank] is not None:
@@ -212,10 +152,10 @@ def average_gradients(answer):
             raise Miss("A frozen parameter keeps its gradient, whatever it is.",
                        f"{case}: the second one's grad on rank {rank}", None, 7.0 + rank)  # fmt: skip
     for name, got, want in (("weight", weights, unit), ("bias", biases, ends)):
-        _by_rank(f"{case}: the {name}'s gradient", got, [want * 2.5] * 2,
+        by_rank(f"{case}: the {name}'s gradient", got, [want * 2.5] * 2,
                  "The layer behind the frozen parameter is trained: skip the frozen one "
                  "and go on.")  # fmt: skip
-    _by_rank(f"{case}: the second one's grad", last, torch.tensor([[7.0], [8.0]]),
+    by_rank(f"{case}: the second one's grad", last, torch.tensor([[7.0], [8.0]]),
              "A frozen parameter's gradient is not exchanged.")  # fmt: skip
 
 
@@ -228,11 +168,11 @@ class _Normed(nn.Module):
     def __init__(self, rank):
         super().__init__()
         self.layer = _filled(nn.Linear(2, 1), seed=rank + 1)
-        self.frozen = nn.Parameter(_normal(2, seed=rank + 70), requires_grad=False)
+        self.frozen = nn.Parameter(normal(2, seed=rank + 70), requires_grad=False)
         self.norm = nn.Module()
-        self.norm.register_buffer("running", _normal(3, seed=rank + 50))
+        self.norm.register_buffer("running", normal(3, seed=rank + 50))
         self.norm.register_buffer("seen", torch.tensor(10 * (rank + 1)))
-        table = _normal(2, seed=rank + 90)
+        table = normal(2, seed=rank + 90)
         self.norm.register_buffer("table", table, persistent=False)
 
 
@@ -264,7 +204,7 @@ def synchronise(answer):
 
     for n in (3, 2):
         case = f"{n} ranks, each with other weights"
-        results = _play(
+        results = play(
             case, start, n, "Does every rank broadcast, and with the same src?"
         )
         first = _Normed(0)
@@ -283,7 +223,7 @@ def synchronise(answer):
              "all."),
         ):  # fmt: skip
             got = [of(model) for model in results]
-            _by_rank(f"{case}: {what}", got, [of(first)] * n, rule)
+            by_rank(f"{case}: {what}", got, [of(first)] * n, rule)
 
 
 def _sampler(N, rank, world, seed=0, epoch=0):
@@ -363,9 +303,9 @@ def mean_over_ranks(answer):
          "Totals may be negative, and ranks may be four."),
     ):  # fmt: skip
         n, case = len(totals), f"totals {totals} of {counts} rows"
-        got = _play(case, lambda r, n, t=totals, c=counts: answer(t[r], c[r]), n)
+        got = play(case, lambda r, n, t=totals, c=counts: answer(t[r], c[r]), n)
         mean = sum(totals) / sum(counts)
-        _by_rank(
+        by_rank(
             f"{case}: the mean",
             got,
             [torch.tensor(mean, dtype=torch.float64)] * n,
@@ -378,7 +318,7 @@ def mean_over_ranks(answer):
 
 def _batch(step, N):
     y_N = torch.randint(4, (N,), generator=torch.Generator().manual_seed(step))
-    return _normal(N, 3, seed=20 + step), y_N
+    return normal(N, 3, seed=20 + step), y_N
 
 
 def _linear_step(answer, sizes, steps=1, momentum=0.0):
@@ -434,13 +374,13 @@ def parallel_step(answer):
         N, n, calls = sum(sizes), len(sizes), []
         case = f"one step, lr = 0.5, shards of {sizes} rows"
         want, (loss,) = _alone(N)
-        results = _play(case, _linear_step(answer, sizes), n,
+        results = play(case, _linear_step(answer, sizes), n,
                         "A rank without rows makes every call, too.", calls)  # fmt: skip
         weights, losses, most, training = zip(*results)
-        _by_rank(f"{case}: the weights", weights, [want] * n,
+        by_rank(f"{case}: the weights", weights, [want] * n,
                  "Every rank makes the step that one process would make on all rows: add "
                  "up, and divide by the rows of all ranks.")  # fmt: skip
-        _by_rank(f"{case}: the loss that is returned", [first for first, *_ in losses],
+        by_rank(f"{case}: the loss that is returned", [first for first, *_ in losses],
                  [loss] * n, "The weights are right. The loss to return is the mean over "
                  "all ranks' rows, alike on every rank: mean_over_ranks.")  # fmt: skip
         for rank in range(n):
@@ -459,9 +399,9 @@ def parallel_step(answer):
                        f"{case}: bytes that rank 0 brings", travelled,
                        "128 of gradients, and a count, a total")  # fmt: skip
     case = "three steps with momentum, shards of [5, 1, 2] rows"
-    results = _play(case, _linear_step(answer, [5, 1, 2], 3, 0.9), 3)
+    results = play(case, _linear_step(answer, [5, 1, 2], 3, 0.9), 3)
     want, _ = _alone(8, 3, 0.9)
-    _by_rank(f"{case}: the weights", [weights for weights, *_ in results], [want] * 3,
+    by_rank(f"{case}: the weights", [weights for weights, *_ in results], [want] * 3,
              "The first step is right. In every step: optimizer.zero_grad() before "
              "backward, optimizer.step() after the exchange.")  # fmt: skip
 
@@ -550,7 +490,7 @@ def _tower():
 def _tower_slope(seed):
     "Gradients of one rank's rows."
     model = _tower()
-    model(_normal(5, 3, seed=seed)).square().mean().backward()
+    model(normal(5, 3, seed=seed)).square().mean().backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
@@ -583,17 +523,15 @@ def Overlapped(answer):
         for number in range(rounds):
             for p in model.parameters():
                 p.grad = None
-            watch.backward(
-                model(_normal(5, 3, seed=10 * number + rank)).square().mean()
-            )
+            watch.backward(model(normal(5, 3, seed=10 * number + rank)).square().mean())
             parallel.finish()
             got.append(_flat_grads(model, f"step {number + 1}, rank {rank}"))
-        _exact(f"rank {rank}: the weights", _weights(model), before,
+        exact(f"rank {rank}: the weights", _weights(model), before,
                "The weights changed: only gradients travel.")  # fmt: skip
         return got, watch
 
     case, calls = "3 ranks, 3 buckets: after backward and finish", []
-    results = _play(case, lambda r, n: step(r, n, 1, calls), n, calls=calls)
+    results = play(case, lambda r, n: step(r, n, 1, calls), n, calls=calls)
     same("bytes of rank 0's calls, in order", [c.bytes for c in calls if c.rank == 0],
          [sum(sizes[i] for i in bucket) for bucket in buckets],
          "One message per bucket: flatten its gradients, put them into one tensor with "
@@ -601,7 +539,7 @@ def Overlapped(answer):
     want = sum(_tower_slope(rank) for rank in range(n)) / n
     for _, watch in results:
         watch.too_early(case)
-    _by_rank(f"{case}: the gradients", [got for (got,), _ in results], [want] * n,
+    by_rank(f"{case}: the gradients", [got for (got,), _ in results], [want] * n,
              "In finish: wait, divide by the number of ranks, and put each piece of the "
              "flat tensor into the p.grad that it came from.")  # fmt: skip
     for _, watch in results:
@@ -612,9 +550,9 @@ def Overlapped(answer):
                    "all are waited for in finish")  # fmt: skip
     case, calls = "a second step", []
     again = "Is everything set back after a step? self.begin() at the end of finish."
-    second = _play(case, lambda r, n: step(r, n, 2, calls), n, again, calls)
+    second = play(case, lambda r, n: step(r, n, 2, calls), n, again, calls)
     want = sum(_tower_slope(10 + rank) for rank in range(n)) / n
-    _by_rank(f"{case}: the gradients", [got[1] for got, _ in second], [want] * n,
+    by_rank(f"{case}: the gradients", [got[1] for got, _ in second], [want] * n,
              f"The first step was right. {again}")  # fmt: skip
     for _, watch in second:
         watch.too_late(case, again)
@@ -688,14 +626,14 @@ def _quiet(answer):
         watch = _Watch(model, rank, calls, course.make_buckets(sizes, 160))
         parallel = answer(model, 160)
         with parallel.no_sync():
-            watch.backward(parallel.model(_normal(5, 3, seed=rank)).square().mean())
-        watch.backward(parallel.model(_normal(5, 3, seed=30 + rank)).square().mean())
+            watch.backward(parallel.model(normal(5, 3, seed=rank)).square().mean())
+        watch.backward(parallel.model(normal(5, 3, seed=30 + rank)).square().mean())
         parallel.finish()
         return _flat_grads(model, f"rank {rank}"), watch
 
-    results = _play(case, fn, 2, calls=calls)
+    results = play(case, fn, 2, calls=calls)
     want = sum(_tower_slope(seed) for seed in (0, 1, 30, 31)) / 2
-    _by_rank(f"{case}: the gradients", [got for got, _ in results], [want] * 2,
+    by_rank(f"{case}: the gradients", [got for got, _ in results], [want] * 2,
              "While self.sync is False, nothing counts and nothing leaves.")  # fmt: skip
     same(
         f"{case}: calls of both ranks",
@@ -716,16 +654,16 @@ def _order(answer):
         model = _Branches()
         watch = _Watch(model, rank, calls, [[1], [0]])
         parallel = answer(model, 24)
-        watch.backward(model(_normal(4, 3, seed=rank), "ba" if rank == 1 else "ab"))
+        watch.backward(model(normal(4, 3, seed=rank), "ba" if rank == 1 else "ab"))
         parallel.finish()
         return _flat_grads(model, f"rank {rank}"), watch
 
-    results = _play(case, fn, 2, "Buckets leave in their own order: none before the one "
+    results = play(case, fn, 2, "Buckets leave in their own order: none before the one "
                     "ahead of it.", calls)  # fmt: skip
     for _, watch in results:
         watch.too_early(case)
     want = (_branch_slope(0, "ab") + _branch_slope(1, "ba")) / 2
-    _by_rank(f"{case}: the gradients", [got for got, _ in results], [want] * 2,
+    by_rank(f"{case}: the gradients", [got for got, _ in results], [want] * 2,
              "A bucket goes to the bucket of the same number on the other ranks.")  # fmt: skip
     for _, watch in results:
         watch.too_late(case, "One gradient can make two buckets ready, that which it fills "
@@ -739,20 +677,20 @@ def _unused(answer):
     def fn(rank, n):
         model = _Branches()
         parallel = answer(model, 24)
-        model(_normal(4, 3, seed=rank), "a" if rank == 1 else "ab").backward()
+        model(normal(4, 3, seed=rank), "a" if rank == 1 else "ab").backward()
         parallel.finish()
         return _flat_grads(model, f"rank {rank}: a branch it did not use")
 
-    results = _play(case, fn, 2, "A bucket that never fills must leave in finish, with "
+    results = play(case, fn, 2, "A bucket that never fills must leave in finish, with "
                     "zeros for what is missing.")  # fmt: skip
     want = (_branch_slope(0, "ab") + _branch_slope(1, "a")) / 2
-    _by_rank(f"{case}: the gradients", results, [want] * 2,
+    by_rank(f"{case}: the gradients", results, [want] * 2,
              "What has no gradient counts as 0: torch.zeros_like(p).")  # fmt: skip
 
 
 def _branch_slope(seed, order):
     model = _Branches()
-    model(_normal(4, 3, seed=seed), order).backward()
+    model(normal(4, 3, seed=seed), order).backward()
     grads = [
         torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()
     ]
@@ -799,10 +737,10 @@ def accumulate(answer):
     for parts in (3, 1):
         case = f"2 ranks, {parts} micro-batch{'es' * (parts > 1)} of 3 rows each"
         calls = []
-        results = _play(case, fn(parts), 2, calls=calls)
+        results = play(case, fn(parts), 2, calls=calls)
         want, _ = _alone(6 * parts)
         weights, logs = zip(*results)
-        _by_rank(f"{case}: the weights", weights, [want] * 2,
+        by_rank(f"{case}: the weights", weights, [want] * 2,
                  "The step is the one that one process makes on all rows: each loss "
                  "divided by the number of micro-batches, old gradients cleared first.")  # fmt: skip
         for rank, log in enumerate(logs):
@@ -816,9 +754,9 @@ def accumulate(answer):
             raise Miss("The last micro-batch is quiet too: nothing overlaps, everything "
                        "waits for finish. Run it outside no_sync.",
                        f"{case}: buckets leave", "after backward", "during backward")  # fmt: skip
-    results = _play("two steps", fn(2, steps=2), 2)
+    results = play("two steps", fn(2, steps=2), 2)
     want, _ = _alone(12, steps=2)
-    _by_rank("two steps: the weights", [weights for weights, _ in results], [want] * 2,
+    by_rank("two steps: the weights", [weights for weights, _ in results], [want] * 2,
              "The first step is right. Every step begins with optimizer.zero_grad().")  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from utils.built import pool
 from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
 from utils.exercises.cases import agree
-from utils.practice import Deadlock, Mismatch, rehearse
+from utils.exercises.rehearsed import play
 
 chapter = Chapter("21_failures")
 
@@ -44,14 +44,6 @@ class Disk:
 
     def names(self):
         return sorted(self.files)
-
-
-def _play(case, fn, n):
-    try:
-        return rehearse(fn, n)
-    except (Deadlock, Mismatch) as error:
-        raise Miss("The ranks hang: all ranks make the same calls in the same order.",
-                   case, str(error), "every rank returns") from None  # fmt: skip
 
 
 # ---- checkpoints ----
@@ -85,7 +77,7 @@ def save_sharded(answer):
             answer(disk, step, rank, n, shards[rank])
             after.append(m in disk.files)
 
-        _play(case, save, n)
+        play(case, save, n)
         names = [f"{step}.{r}-of-{n}" for r in range(n)]
         found = [name for name in names if name in disk.files]
         same(f"{case}: files of shards", found, names,
@@ -310,7 +302,7 @@ def ordered_mean(answer):
     for V, P in ((7, 5), (4, 3)):
         grads_VP, fn = deal(V, P, ways["dealt like cards"])
         case = f"{V} logical shards, 1 rank"
-        ((alone, used),) = _play(case, fn, 1)
+        ((alone, used),) = play(case, fn, 1)
         same(case, alone, grads_VP.double().mean(0).float(),
              "The mean of the V gradients: (P,).", rtol=1e-5)  # fmt: skip
         same(
@@ -322,7 +314,7 @@ def ordered_mean(answer):
         for n, (how, way) in itertools.product((2, 3, 4), ways.items()):
             case = f"{V} logical shards {how}, {n} ranks"
             _, fn = deal(V, P, way)
-            for rank, (got, used) in enumerate(_play(case, fn, n)):
+            for rank, (got, used) in enumerate(play(case, fn, n)):
                 same(f"{case}, rank {rank}", got, alone,
                      "Every rank gets the mean of all V gradients.", rtol=1e-4)  # fmt: skip
                 same(f"{case}, rank {rank}: calls of add_up", len(used), 1,
@@ -434,7 +426,7 @@ def catch_up(answer):
         top = 10.0 * max(steps)  # its state is not the largest, number by number
         states = [torch.tensor([top, -top - 1, top + 2]) if s == max(steps) else state
                   for s, state in zip(steps, states)]  # fmt: skip
-        made = _play(case, lambda r, n, steps=steps, states=states:
+        made = play(case, lambda r, n, steps=steps, states=states:
                      answer(steps[r], states[r].clone()), n)  # fmt: skip
         for rank, one in enumerate(made):
             if not isinstance(one, (tuple, list)) or len(one) != 2:

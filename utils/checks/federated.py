@@ -13,14 +13,9 @@ from utils.built import federated as course
 from utils.built import private, secure
 from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
+from utils.exercises.rehearsed import normal
 
 chapter = Chapter("22_federated")
-
-
-def _normal(*shape, seed=0):
-    "Random float64 numbers of their own seed."
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 # ---- clients at once ----
@@ -48,7 +43,7 @@ def _alone(w_P, X_BD, y_B):
 def client_slopes(answer):
     "Each client's own gradient, all from one backward pass."
     for K, B in ((3, 4), (1, 5), (5, 1)):
-        w_KP, X_KBD = 0.3 * _normal(K, 2410, seed=K), _normal(K, B, 64, seed=B)
+        w_KP, X_KBD = 0.3 * normal(K, 2410, seed=K), normal(K, B, 64, seed=B)
         y_KB = torch.arange(K * B).view(K, B) * 7 % 10
         case = f"{K} clients with {B} rows each"
         got = answer(w_KP, X_KBD, y_KB)
@@ -60,7 +55,7 @@ def client_slopes(answer):
              "B rows, as if it were alone.")  # fmt: skip
         same(f"{case}: w_KP.requires_grad after the call", w_KP.requires_grad, False,
              "w_KP stays as it is: ask for gradients of a copy (detach() makes one).")  # fmt: skip
-    w_P, X_KBD = 0.3 * _normal(2410, seed=9), _normal(4, 1, 64, seed=8)
+    w_P, X_KBD = 0.3 * normal(2410, seed=9), normal(4, 1, 64, seed=8)
     y_KB = torch.tensor([[3], [1], [4], [1]])
     got = answer(w_P.expand(4, -1), X_KBD, y_KB)
     want = torch.stack([_alone(w_P, *one) for one in zip(X_KBD, y_KB)])
@@ -109,7 +104,7 @@ def fedavg_round(answer):
         _steps_asked(case, asked, w_P, 2, S)
         same(case, got, [want], "The mean of where the clients end, weighed by their rows: "
              "1/4 and 3/4 here.")  # fmt: skip
-    ends, w_P = _normal(3, 4, seed=1), _normal(4, seed=2)
+    ends, w_P = normal(3, 4, seed=1), normal(4, seed=2)
     for n_K, S in (([5, 2, 4], 3), ([3, 0, 1], 5), ([1, 1, 1], 2)):
         slope, asked = _pulls(ends, [1.0, 0.5, 2.0])
         case = f"3 clients with {n_K} rows, S = {S}"
@@ -193,8 +188,8 @@ def scaffold_round(answer):
     same(f"{case}: new control variates", new_KP, [[0.0], [-6.0]],
          "A client's new control variate is the mean of the gradients it met: in one step, "
          "its gradient at w_P.")  # fmt: skip
-    ends, w_P = _normal(3, 4, seed=1), _normal(4, seed=2)
-    c_KP = _normal(3, 4, seed=3)
+    ends, w_P = normal(3, 4, seed=1), normal(4, seed=2)
+    c_KP = normal(3, 4, seed=3)
     for n_K, S, lr in (([5, 2, 4], 3, 0.2), ([1, 3, 1], 4, 0.1)):
         slope, asked = _pulls(ends, [1.0, 0.5, 2.0])
         case = f"3 clients with {n_K} rows, S = {S}, lr = {lr}"
@@ -388,10 +383,10 @@ def leak_rows(answer):
     same("the same, floor 3: no unit", answer(dW, db, 3.0), torch.zeros(0, 3),
          "No unit above the floor: no row, of shape (0, D).")  # fmt: skip
     layer = [
-        _normal(5, 7, seed=1).requires_grad_(),
-        _normal(5, seed=2).requires_grad_(),
+        normal(5, 7, seed=1).requires_grad_(),
+        normal(5, seed=2).requires_grad_(),
     ]
-    x_D = _normal(7, seed=3)
+    x_D = normal(7, seed=3)
     loss = F.cross_entropy(torch.relu(layer[0] @ x_D + layer[1]), torch.tensor(2))
     dW, db = torch.autograd.grad(loss, layer)
     M = int((db != 0).sum())
@@ -428,7 +423,7 @@ def private_gradient(answer):
          "The noise is sigma * C * noise_P, once, on the sum.")  # fmt: skip
     same("no row at all, sigma = 3, 4 expected", answer(g[:0], 1.0, 3.0, noise, 4),
          [3 / 4, -6 / 4], "A batch without rows still makes its noise.")  # fmt: skip
-    g, noise = _normal(6, 9, seed=4), _normal(9, seed=5)
+    g, noise = normal(6, 9, seed=4), normal(9, seed=5)
     same("6 rows of 9 numbers", answer(g, 2.5, 0.7, noise, 5),
          private.private_gradient(g, 2.5, 0.7, noise, 5), rule)  # fmt: skip
 

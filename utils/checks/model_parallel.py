@@ -4,7 +4,7 @@ Ranks are rehearsed in this process (utils.practice), so that a call that nobody
 is told at once and nothing hangs.
 """
 
-from contextlib import contextmanager
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -12,46 +12,11 @@ from torch import distributed as dist
 
 from utils.built import pipeline, planner
 from utils.built import tensor_parallel as course
-from utils.check import as_array
-from utils.exercises import Chapter, Miss, same
-from utils.practice import Deadlock, Mismatch, rehearse
+from utils.exercises import Chapter, Miss, rehearsed, same
+from utils.exercises.rehearsed import normal, play
 
 chapter = Chapter("19_model_parallel")
-
-
-def _play(case, fn, n, rule="", calls=None):
-    "rehearse(fn, n); where real processes would hang, a Miss says which rank waits."
-    try:
-        with _no_luck():
-            return rehearse(fn, n, calls=calls)
-    except (Deadlock, Mismatch) as error:
-        said = (
-            "The ranks hang. A collective call returns when every rank has made it, so "
-            f"all ranks make the same calls in the same order. {rule}"
-        )
-        raise Miss(said.strip(), case, str(error), "every rank returns") from None
-    except (Miss, NotImplementedError):
-        raise
-    except Exception as error:
-        error.args = (f"{error} (case: {case})",)
-        raise
-
-
-@contextmanager
-def _no_luck():
-    "Inside, torch.empty holds nan: memory that nobody filled is no zero."
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("warn")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-
-
-def _normal(*shape, seed=0):
-    "Random float64 numbers of their own seed."
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+exact = functools.partial(rehearsed.exact, atol=1e-9)
 
 
 def _leaf(x):
@@ -63,15 +28,6 @@ def _share(x, dim, rank, sizes):
     return x.split(sizes, dim)[rank].contiguous()
 
 
-def _exact(case, got, want, rule):
-    "same(), and then to 10 digits: what passes through float32 keeps 7."
-    same(case, got, want, rule)
-    gap = float(abs(as_array(got).astype(float) - as_array(want)).max())
-    same(f"{case}: largest difference", gap, 0.0, atol=1e-9,
-         rule="Right to 7 digits, and float64 has 15: something on the way was float32. "
-         "Keep the dtype.")  # fmt: skip
-
-
 def _results(case, rows, want, rules):
     "rows: {name: tensor} of each rank; want[name](rank): what it should be."
     for name, rule in rules.items():
@@ -81,7 +37,7 @@ def _results(case, rows, want, rules):
             if got is None and name != "the output":
                 raise Miss(f"It has no gradient. {rule}", f"{case}: {what} on rank {rank}",
                            None, want[name](rank))  # fmt: skip
-            _exact(f"{case}: {what} on rank {rank}", got, want[name](rank), rule)
+            exact(f"{case}: {what} on rank {rank}", got, want[name](rank), rule)
 
 
 def _sent(case, calls, most, rule):
@@ -109,10 +65,10 @@ def _sent(case, calls, most, rule):
 )
 def Leave(answer):
     "Out of a split layer: sum forward, identity backward."
-    weight = _normal(4, 3, seed=50)
+    weight = normal(4, 3, seed=50)
 
     def door(rank, n, turned=False):
-        x = _leaf(_normal(3, 4, seed=rank) if turned else _normal(4, 3, seed=rank))
+        x = _leaf(normal(3, 4, seed=rank) if turned else normal(4, 3, seed=rank))
         before = x.detach().clone()
         y = answer.apply(x.mT if turned else x)
         if y is None:
@@ -125,28 +81,28 @@ def Leave(answer):
 
     for n, turned in ((3, False), (2, True)):
         case = f"{n} ranks, {'a transposed x' if turned else 'x of shape (4, 3)'}"
-        results = _play(case, lambda r, n, t=turned: door(r, n, t), n)
-        parts = [_normal(*((3, 4) if turned else (4, 3)), seed=r) for r in range(n)]
+        results = play(case, lambda r, n, t=turned: door(r, n, t), n)
+        parts = [normal(*((3, 4) if turned else (4, 3)), seed=r) for r in range(n)]
         whole = sum(part.mT if turned else part for part in parts)
         for rank, (y, grad) in enumerate(results):
-            _exact(f"{case}: forward on rank {rank}", y, whole,
+            exact(f"{case}: forward on rank {rank}", y, whole,
                    "Forward, every rank leaves with the sum of all ranks' x.")  # fmt: skip
             if grad is None:
                 raise Miss("backward returns no gradient for x: what came back, as it "
                            "is.", f"{case}: backward on rank {rank}", None, weight)  # fmt: skip
-            _exact(f"{case}: backward on rank {rank}", grad,
+            exact(f"{case}: backward on rank {rank}", grad,
                    weight.mT if turned else weight,
                    "Backward, the gradient passes as it is: each part of a sum gets the "
                    "sum's gradient, once.")  # fmt: skip
 
     def both(rank, n):
-        x, w = _leaf(_normal(5, seed=1)), _leaf(_normal(5, seed=rank + 2))
+        x, w = _leaf(normal(5, seed=1)), _leaf(normal(5, seed=rank + 2))
         y = answer.apply(course.Enter.apply(x) * w)
         y.square().sum().backward()
         return {"the output": y.detach(), "x": x.grad, "this rank's weights": w.grad}
 
     case = "Enter, times this rank's weights, Leave, on 3 ranks"
-    x, parts = _normal(5, seed=1), [_normal(5, seed=r + 2) for r in range(3)]
+    x, parts = normal(5, seed=1), [normal(5, seed=r + 2) for r in range(3)]
     y = x * sum(parts)
     want = {
         "the output": lambda rank: y,
@@ -154,20 +110,20 @@ def Leave(answer):
         "this rank's weights": lambda rank: 2 * y * x,
     }
     rule = "With both doors, all ranks have the numbers of one process."
-    _results(case, _play(case, both, 3), want, dict.fromkeys(want, rule))
+    _results(case, play(case, both, 3), want, dict.fromkeys(want, rule))
 
     def grouped(rank, n):
         groups = [dist.new_group(ranks) for ranks in ([0, 2], [1])]
-        x = _leaf(_normal(4, seed=rank))
+        x = _leaf(normal(4, seed=rank))
         y = answer.apply(x, groups[rank % 2])
         y.sum().backward()
         return y.detach()
 
     case = "3 ranks, of which 0 and 2 form a group"
-    got = _play(case, grouped, 3, "Hand the group on: total(x, group).")
-    pair = _normal(4, seed=0) + _normal(4, seed=2)
-    for rank, part in enumerate((pair, _normal(4, seed=1), pair)):
-        _exact(f"{case}: forward on rank {rank}", got[rank], part,
+    got = play(case, grouped, 3, "Hand the group on: total(x, group).")
+    pair = normal(4, seed=0) + normal(4, seed=2)
+    for rank, part in enumerate((pair, normal(4, seed=1), pair)):
+        exact(f"{case}: forward on rank {rank}", got[rank], part,
                "Where a group is given, its ranks alone add up: total(x, group).")  # fmt: skip
 
 
@@ -177,8 +133,8 @@ def Leave(answer):
 def _mlp_case(answer, case, sizes, doors=None):
     "The split MLP on len(sizes) ranks beside the whole one."
     n, width, by_tokens = len(sizes), sum(sizes), doors is not None
-    x, up, down = _normal(2, 4, 5), _normal(width, 5, seed=1), _normal(5, width, seed=2)
-    bias, weight, calls = _normal(5, seed=3), _normal(2, 4, 5, seed=4), []
+    x, up, down = normal(2, 4, 5), normal(width, 5, seed=1), normal(5, width, seed=2)
+    bias, weight, calls = normal(5, seed=3), normal(2, 4, 5, seed=4), []
     tokens = [4 // n] * n if by_tokens else [4]
     token = (
         (lambda t, rank: _share(t, 1, rank, tokens))
@@ -198,7 +154,7 @@ def _mlp_case(answer, case, sizes, doors=None):
         names = "x", "this rank's up", "this rank's down", "the bias"
         return {"the output": y.detach(), **{k: v.grad for k, v in zip(names, mine)}}
 
-    rows = _play(case, fn, n, calls=calls)
+    rows = play(case, fn, n, calls=calls)
     whole = [_leaf(t) for t in (x, up, down, bias)]
     y = F.gelu(whole[0] @ whole[1].T) @ whole[2].T + whole[3]
     (y * weight).sum().backward()
@@ -249,8 +205,8 @@ def split_mlp(answer):
 def _attention_case(answer, case, sizes, doors=None):
     "The split attention on len(sizes) ranks, `sizes` heads each, beside the whole."
     n, H, D, by_tokens = len(sizes), sum(sizes), 3, doors is not None
-    x, qkv = _normal(2, 4, 5), _normal(3, H, D, 5, seed=1)
-    out, weight, calls = _normal(5, H * D, seed=2), _normal(2, 4, 5, seed=4), []
+    x, qkv = normal(2, 4, 5), normal(3, H, D, 5, seed=1)
+    out, weight, calls = normal(5, H * D, seed=2), normal(2, 4, 5, seed=4), []
     tokens = [4 // n] * n if by_tokens else [4]
     columns = [heads * D for heads in sizes]
     token = (
@@ -271,7 +227,7 @@ def _attention_case(answer, case, sizes, doors=None):
         names = "x", "this rank's q, k and v", "this rank's out"
         return {"the output": y.detach(), **{k: v.grad for k, v in zip(names, mine)}}
 
-    rows = _play(case, fn, n, calls=calls)
+    rows = play(case, fn, n, calls=calls)
     whole = [_leaf(t) for t in (x, qkv, out)]
     q, k, v = (torch.einsum("bte,hde->bhtd", whole[0], w) for w in whole[1])
     o = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -321,7 +277,7 @@ def split_attention(answer):
 
 def _loss_case(answer, case, n, V, scale=1.0, by_tokens=False):
     "The split loss on n ranks with V words each, beside F.cross_entropy."
-    x, words, calls = _normal(2, 6, 5), _normal(n * V, 5, seed=1) * scale, []
+    x, words, calls = normal(2, 6, 5), normal(n * V, 5, seed=1) * scale, []
     y_BT = torch.arange(12).view(2, 6) * 5 % (n * V)  # every rank's first and last word
     token = (
         (lambda t, r: _share(t, 1, r, [6 // n] * n)) if by_tokens else (lambda t, r: t)
@@ -346,7 +302,7 @@ def _loss_case(answer, case, n, V, scale=1.0, by_tokens=False):
             "x": h.grad,
         }
 
-    rows = _play(case, fn, n, calls=calls)
+    rows = play(case, fn, n, calls=calls)
     h, whole = _leaf(x), _leaf(words)
     loss = F.cross_entropy((h @ whole.T).flatten(0, 1), y_BT.flatten())
     loss.backward()
@@ -395,7 +351,7 @@ def split_loss(answer):
 
 def _blocks(T, cuts, scale=1.0):
     "States of the blocks of keys between the cuts, and the whole attention."
-    q, k, v = (_normal(2, T, 3, seed=s) * scale for s in (5, 6, 7))
+    q, k, v = (normal(2, T, 3, seed=s) * scale for s in (5, 6, 7))
     seen = torch.ones(T, T, dtype=torch.bool).tril()
     parts = [
         course.block_of(q, k[:, a:b], v[:, a:b], seen[:, a:b])
@@ -506,8 +462,8 @@ def dispatch(answer):
         ("3 ranks; expert 0 gets no row, and rank 2 has none", [[2, 1, 2], [1, 2, 2, 1], []]),
     ):  # fmt: skip
         n, calls = len(experts), []
-        xs = [_normal(len(own), 3, seed=r) for r, own in enumerate(experts)]
-        weights = [_normal(3, 3, seed=20 + e) for e in range(n)]
+        xs = [normal(len(own), 3, seed=r) for r, own in enumerate(experts)]
+        weights = [normal(3, 3, seed=20 + e) for e in range(n)]
 
         def fn(rank, n, xs=xs, weights=weights, experts=experts, case=case):
             x, w = _leaf(xs[rank]), _leaf(weights[rank])
@@ -525,7 +481,7 @@ def dispatch(answer):
             y.square().sum().backward()
             return {"the output": y.detach(), "x": x.grad, "this rank's expert": w.grad}
 
-        rows = _play(case, fn, n, "First the counts travel, then the rows.", calls)
+        rows = play(case, fn, n, "First the counts travel, then the rows.", calls)
         x_leaves, w_leaves = [_leaf(x) for x in xs], [_leaf(w) for w in weights]
         ys = []
         for x, own in zip(x_leaves, experts):
@@ -556,7 +512,7 @@ def dispatch(answer):
                 if got is None:
                     raise Miss(f"It has no gradient. {rule}", f"{case}: {what} on rank {rank}",
                                None, want[name](rank))  # fmt: skip
-                _exact(f"{case}: {what} on rank {rank}", got, want[name](rank), rule)
+                exact(f"{case}: {what} on rank {rank}", got, want[name](rank), rule)
         travels = sum(call.numbers for call in calls)
         rowsum = sum(map(len, experts))
         if travels > 4 * rowsum * 3 + 3 * n * n:
@@ -747,8 +703,8 @@ def Late(answer):
     "A linear layer whose weight gradient waits in a queue."
     for B, E, width in ((4, 3, 5), (2, 6, 2)):
         case = f"x of shape ({B}, {E}), {width} outputs"
-        x, w, queue = _leaf(_normal(B, E)), _leaf(_normal(width, E, seed=1)), []
-        weight = _normal(B, width, seed=2)
+        x, w, queue = _leaf(normal(B, E)), _leaf(normal(width, E, seed=1)), []
+        weight = normal(B, width, seed=2)
         y = answer.apply(x, w, queue)
         same(f"{case}: forward", y, x.detach() @ w.detach().T, "Forward is x w'.")
         if queue:
@@ -774,7 +730,7 @@ def Late(answer):
         same(f"{case}: grad_BH in the queue", grad, weight,
              "First the gradient of what came out, as it arrived.")  # fmt: skip
         same(f"{case}: x_BE in the queue", kept, x.detach(), "Then what went in.")
-    x, w, queue = _leaf(_normal(2, 3)), _leaf(_normal(3, 3, seed=1)), []
+    x, w, queue = _leaf(normal(2, 3)), _leaf(normal(3, 3, seed=1)), []
     layer = answer.apply(answer.apply(x, w, queue), w, queue)
     layer.sum().backward()
     case = "the layer twice in a row, one queue"

@@ -6,7 +6,6 @@ is told at once and nothing hangs.
 
 import gc
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,64 +16,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from utils.built import sharding as course
 from utils.built.live import Live
-from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
-from utils.practice import Deadlock, Mismatch, rehearse
+from utils.exercises.rehearsed import by_rank, exact, no_luck, normal, play
 
 chapter = Chapter("18_sharding")
-
-
-def _play(case, fn, n=3, rule="", calls=None):
-    "rehearse(fn, n); where real processes would hang, a Miss says which rank waits."
-    try:
-        with _no_luck():
-            return rehearse(fn, n, calls=calls)
-    except (Deadlock, Mismatch) as error:
-        said = (
-            "The ranks hang. A collective call returns when every rank has made it, so "
-            f"all ranks make the same calls in the same order. {rule}"
-        )
-        raise Miss(said.strip(), case, str(error), "every rank returns") from None
-    except (Miss, NotImplementedError):
-        raise
-    except Exception as error:
-        error.args = (f"{error} (case: {case})",)
-        raise
-
-
-@contextmanager
-def _no_luck():
-    "Inside, torch.empty holds nan: memory that nobody filled is no zero."
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("warn")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-
-
-def _exact(case, got, want, rule, more=""):
-    "same(), and then to 12 digits: what passes through float32 keeps 7."
-    same(case, got, want, rule)
-    gap = np.abs(as_array(got).astype(float) - as_array(want)).max(initial=0.0)
-    same(f"{case}: largest difference", float(gap), 0.0, atol=1e-12,
-         rule="Right to 7 digits, and float64 has 15: something on the way was float32"
-         f"{more}. Keep the dtype.")  # fmt: skip
-
-
-def _by_rank(case, got, want, rule):
-    "Compare what all ranks have, one below the other."
-    for rank, (one, right) in enumerate(zip(got, want)):
-        if one is None or np.shape(one) != np.shape(right):
-            same(f"{case}, rank {rank}", one, right, rule)
-    _exact(f"{case}, by rank", torch.stack([torch.as_tensor(x).double() for x in got]),
-           torch.stack([torch.as_tensor(x).double() for x in want]), rule)  # fmt: skip
-
-
-def _normal(*shape, seed=0):
-    "Random float64 numbers of their own seed."
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def _filled(model, seed=0):
@@ -82,7 +27,7 @@ def _filled(model, seed=0):
     model = model.double()
     with torch.no_grad():
         for number, p in enumerate(model.parameters()):
-            p.copy_(_normal(*p.shape, seed=100 * seed + number))
+            p.copy_(normal(*p.shape, seed=100 * seed + number))
     return model
 
 
@@ -99,7 +44,7 @@ def _weights(model):
 
 def _loss(model, rank, n, step=0):
     "Mean square over this rank's rows of 24."
-    X, t = _normal(24, 3, seed=50 + step)[rank::n], _normal(24, 1, seed=80 + step)
+    X, t = normal(24, 3, seed=50 + step)[rank::n], normal(24, 1, seed=80 + step)
     return (model(X) - t[rank::n]).square().mean()
 
 
@@ -232,9 +177,9 @@ def flat_views(answer):
     for n, numbers in ((4, 40), (3, 39), (37, 37), (1, 37)):
         case, model = f"37 parameters, n = {n}", _network()
         before, objects = _weights(model), [id(p) for p in model.parameters()]
-        X = _normal(4, 3)
+        X = normal(4, 3)
         out = model(X).detach()
-        with _no_luck():
+        with no_luck():
             flat = answer(model, n)
         if not isinstance(flat, torch.Tensor):
             raise Miss("It returns the flat tensor.", case, flat, f"({numbers},)")
@@ -244,21 +189,21 @@ def flat_views(answer):
             raise Miss("flat is plain memory: copy without a graph, p.detach().",
                        f"{case}: flat.requires_grad", True, False)  # fmt: skip
         want = F.pad(before, (0, numbers - 37))
-        _exact(f"{case}: flat", flat.detach(), want,
+        exact(f"{case}: flat", flat.detach(), want,
                "The parameters end to end, in the model's order, and zeros behind.")  # fmt: skip
         if [id(p) for p in model.parameters()] != objects:
             raise Miss("The parameters are new objects, and whoever holds the old ones "
                        "(a hook, another module) has lost them: set p.data.",
                        f"{case}: the parameters", "others", "the same objects")  # fmt: skip
-        _exact(f"{case}: the model's output", model(X).detach(), out,
+        exact(f"{case}: the model's output", model(X).detach(), out,
                "The model computes what it did before.")  # fmt: skip
         with torch.no_grad():
             flat.add_(1.0)
-        _exact(f"{case}: the parameters after flat += 1", _weights(model), before + 1,
+        exact(f"{case}: the parameters after flat += 1", _weights(model), before + 1,
                "The parameters are views of flat: what changes there changes here.")  # fmt: skip
         with torch.no_grad():
             next(model.parameters()).zero_()
-        _exact(f"{case}: flat after the first parameter is set to 0", flat.detach()[:15],
+        exact(f"{case}: flat after the first parameter is set to 0", flat.detach()[:15],
                torch.zeros(15), "The parameters are views of flat: what changes there "
                "changes here.")  # fmt: skip
         model(X).sum().backward()
@@ -302,13 +247,13 @@ def zero1_step(answer):
     for n in (3, 4):
         for steps, said in ((1, "one step"), (3, "three steps")):
             case, calls = f"{said} of AdamW on {n} ranks, 37 parameters", []
-            results = _play(case, lambda r, n, s=steps: train(r, n, s), n, calls=calls)
+            results = play(case, lambda r, n, s=steps: train(r, n, s), n, calls=calls)
             weights, grads, flats = zip(*results)
-            _by_rank(f"{case}: the weights", weights, [_alone(steps)] * n,
+            by_rank(f"{case}: the weights", weights, [_alone(steps)] * n,
                      "Every rank ends with the weights of one process that has all "
                      "rows." if steps == 1 else "The first step is right, a later one is "
                      "not: nothing of a step may stay for the next.")  # fmt: skip
-            _by_rank(f"{case}: the padding in flat",
+            by_rank(f"{case}: the padding in flat",
                      [flat[37:] for flat in flats],
                      [torch.zeros(len(flats[0]) - 37)] * n,
                      "Padding has gradient 0, and stays 0.")  # fmt: skip
@@ -349,24 +294,24 @@ def clip_shard(answer):
          [[tensor([3.0])], [tensor([4.0])], [tensor([12.0])]], 26.0,
          "A norm below max_norm stays: the factor is at most 1."),
         ("2 ranks, two tensors each, max_norm 1",
-         [[_normal(3, seed=1), _normal(4, seed=2)], [_normal(3, seed=3), _normal(4, seed=4)]],
+         [[normal(3, seed=1), normal(4, seed=2)], [normal(3, seed=3), normal(4, seed=4)]],
          1.0, "All tensors of all ranks make one norm."),
         ("4 ranks, the last with zeros only, max_norm 2",
-         [[_normal(3, seed=r) * (r < 3)] for r in range(4)], 2.0,
+         [[normal(3, seed=r) * (r < 3)] for r in range(4)], 2.0,
          "A rank may have nothing but zeros; it makes the call all the same."),
         ("2 ranks, a norm of some thousandths, max_norm 1e-4",
-         [[_normal(3, seed=r) / 1000] for r in range(2)], 1e-4,
+         [[normal(3, seed=r) / 1000] for r in range(2)], 1e-4,
          "The factor is max_norm / (norm + 1e-6)."),
     ):  # fmt: skip
         n, shards = len(shards), [[x.double() for x in mine] for mine in shards]
         p = nn.Parameter(torch.zeros(sum(len(x) for x in shards[0]) * n).double())
         p.grad = torch.cat([torch.cat(mine) for mine in shards])
         norm = torch.nn.utils.clip_grad_norm_([p], max_norm)
-        got = _play(said, lambda r, n, s=shards, m=max_norm: clip(r, n, s, m), n)
+        got = play(said, lambda r, n, s=shards, m=max_norm: clip(r, n, s, m), n)
         norms, clipped = zip(*got)
-        _exact(f"{said}: the norm, by rank", torch.stack(norms),
+        exact(f"{said}: the norm, by rank", torch.stack(norms),
                torch.tensor([float(norm)] * n, dtype=torch.float64), rule)  # fmt: skip
-        _exact(f"{said}: the clipped shards, by rank", torch.stack(clipped),
+        exact(f"{said}: the clipped shards, by rank", torch.stack(clipped),
                p.grad.view(n, -1), f"{rule} The shards change in place.",
                ", or the 1e-6 does not stand beside the norm")  # fmt: skip
 
@@ -409,10 +354,10 @@ def Zero2(answer):
 
     for n in (3, 8, 2, 1):
         case, calls = f"one backward pass on {n} ranks, 37 parameters", []
-        results = _play(case, lambda r, n: backward(r, n, 1), n,
+        results = play(case, lambda r, n: backward(r, n, 1), n,
                         "Every rank reduces every piece, whoever owns it.", calls)  # fmt: skip
         grads, most, left = zip(*results)
-        _by_rank(f"{case}: part.grad", grads, _parts(_gradient(), n),
+        by_rank(f"{case}: part.grad", grads, _parts(_gradient(), n),
                  "Each rank ends with the mean over all ranks of its own part of the "
                  "gradient; padding has 0.")  # fmt: skip
         same(f"{case}: numbers in all p.grad after backward, by rank", list(left), [0] * n,
@@ -429,9 +374,9 @@ def Zero2(answer):
         same(f"{case}: calls after backward", len(late), 0,
              "A gradient leaves when it arrives, within backward.")  # fmt: skip
     case = "two backward passes on 3 ranks"
-    results = _play(case, lambda r, n: backward(r, n, 2), 3)
+    results = play(case, lambda r, n: backward(r, n, 2), 3)
     want = _parts(_gradient(0) + _gradient(1), 3)
-    _by_rank(f"{case}: part.grad", [grad for grad, *_ in results], want,
+    by_rank(f"{case}: part.grad", [grad for grad, *_ in results], want,
              "Gradients add up until the step, as p.grad would.")  # fmt: skip
 
     def train(rank, n):
@@ -444,7 +389,7 @@ def Zero2(answer):
         return _weights(model)
 
     case = "three steps of AdamW on 3 ranks"
-    _by_rank(f"{case}: the weights", _play(case, train, 3), [_alone(3)] * 3,
+    by_rank(f"{case}: the weights", play(case, train, 3), [_alone(3)] * 3,
              "Every rank ends with the weights of one process that has all rows.")  # fmt: skip
 
 
@@ -466,7 +411,7 @@ def Gather(answer):
     "All-gather with its transpose as backward."
 
     def run(rank, n, of):
-        part = _normal(4, seed=rank).requires_grad_()
+        part = normal(4, seed=rank).requires_grad_()
         whole = answer.apply(part)
         if whole is None or whole.shape != (4 * n,):
             same(
@@ -476,7 +421,7 @@ def Gather(answer):
         return whole.detach().clone(), part.grad.clone()
 
     def weighted(whole, rank):
-        return (whole.square() * _normal(len(whole), seed=30 + rank)).sum()
+        return (whole.square() * normal(len(whole), seed=30 + rank)).sum()
 
     def stretched(whole, rank):
         return whole.sum() * (rank + 1)
@@ -495,20 +440,20 @@ def Gather(answer):
              "Numbers that were not used have gradient 0."),
         ):  # fmt: skip
             case, calls = f"{n} parts of 4, {said}", []
-            results = _play(case, lambda r, n, of=of: run(r, n, of), n, calls=calls)
+            results = play(case, lambda r, n, of=of: run(r, n, of), n, calls=calls)
             wholes, grads = zip(*results)
-            parts = torch.cat([_normal(4, seed=r) for r in range(n)])
-            _by_rank(f"{case}: the whole", wholes, [parts] * n,
+            parts = torch.cat([normal(4, seed=r) for r in range(n)])
+            by_rank(f"{case}: the whole", wholes, [parts] * n,
                      "Forward: every rank's part, end to end, on every rank.")  # fmt: skip
             leaf = parts.clone().requires_grad_()
             (sum(of(leaf, r) for r in range(n)) / n).backward()
-            _by_rank(f"{case}: the part's gradient", grads, leaf.grad.view(n, 4), rule)
+            by_rank(f"{case}: the part's gradient", grads, leaf.grad.view(n, 4), rule)
             _refuse_all_reduce(case, calls,
                 "Right, and more travels than must: the transpose of an all-gather is one "
                 "reduce_scatter.")  # fmt: skip
 
     with course.pretend(1, 4):
-        part = _normal(4).requires_grad_()
+        part = normal(4).requires_grad_()
         with Live(part) as live:
             whole = answer.apply(part)
             loss = whole.sum()
@@ -554,7 +499,7 @@ def _two_layers(x, whole):
 )
 def forgetful(answer):
     "Hooks with which autograd keeps a note in place of a gathered weight."
-    part, x = _normal(12, seed=1), _normal(5, 3, seed=2)
+    part, x = normal(12, seed=1), normal(5, 3, seed=2)
 
     def step(hooks, meter=None):
         "-> (output, gradients of part and x, calls of regain: in forward, in all)."
@@ -572,12 +517,12 @@ def forgetful(answer):
             out = _forward(mine, rows, hooks, regain)
             gc.collect()
             kept, before = live.bytes, len(asked)
-        (out * _normal(5, 2, seed=3)).sum().backward()
+        (out * normal(5, 2, seed=3)).sum().backward()
         return out.detach(), mine.grad, rows.grad, kept, before, len(asked)
 
-    whole = _normal(24, seed=5)
+    whole = normal(24, seed=5)
     pack, unpack = answer(whole, whole.clone)
-    other = _normal(3, 4, seed=6)
+    other = normal(3, 4, seed=6)
     if unpack(pack(other)) is not other:
         raise Miss("Every other tensor passes as it is, the same object.",
                    "pack and unpack of another tensor", "another object", "itself")  # fmt: skip
@@ -588,16 +533,16 @@ def forgetful(answer):
             raise Miss("Of what lies in the whole, no tensor is kept, but how to find the "
                        "place again: shape, strides, offset.", f"pack of a view: {said}",
                        kept.detach(), "a note")  # fmt: skip
-        _exact(f"pack and unpack of a view: {said}", unpack(kept), view,
+        exact(f"pack and unpack of a view: {said}", unpack(kept), view,
                "unpack finds the same piece in what regain() gives.")  # fmt: skip
     plain = step(None)
     case = "two matrices and a bias in one whole of 24 numbers"
     got = step(answer)
-    _exact(
+    exact(
         f"{case}: the output", got[0], plain[0], "Hooks do not touch what is computed."
     )
     for what, a, b in (("part", got[1], plain[1]), ("the rows", got[2], plain[2])):
-        _exact(f"{case}: gradient of {what}", a, b,
+        exact(f"{case}: gradient of {what}", a, b,
                "unpack gives back what pack was given: of the whole the right piece, in "
                "the right shape and strides; all else as it is.")  # fmt: skip
     same(f"{case}: calls of regain in the forward pass", got[4], 0,
@@ -611,7 +556,7 @@ def forgetful(answer):
          "and a copy is memory, too.")  # fmt: skip
     turned = whole[4:16].view(4, 3).T
     back = unpack(pack(turned))
-    _exact("a transposed piece, packed and unpacked", back, turned,
+    exact("a transposed piece, packed and unpacked", back, turned,
            "Of a view: shape, strides and offset.")  # fmt: skip
     same("the strides of a transposed piece, packed and unpacked", list(back.stride()),
          [1, 3], "Of a view: shape, strides and offset.")  # fmt: skip
@@ -671,7 +616,7 @@ def Zero3(answer):
 
     def run(rank, n, steps):
         model = _Wrapped(answer)
-        out = model(_normal(12, 3, seed=50)).detach()
+        out = model(normal(12, 3, seed=50)).detach()
         optimizer, first = _adamw(model.parameters()), None
         for step in range(steps):
             optimizer.zero_grad()
@@ -688,16 +633,16 @@ def Zero3(answer):
 
     for n in (3, 2):
         case = f"four layers on {n} ranks"
-        results = _play(case, lambda r, n: run(r, n, 3), n)
+        results = play(case, lambda r, n: run(r, n, 3), n)
         outs, grads, weights = zip(*results)
-        _by_rank(f"{case}: the output", outs, [_network()(_normal(12, 3, seed=50)).detach()] * n,
+        by_rank(f"{case}: the output", outs, [_network()(normal(12, 3, seed=50)).detach()] * n,
                  "The layer computes what it did before.")  # fmt: skip
-        _by_rank(f"{case}: the parts' gradients", grads, _layer_parts(_gradient(), n),
+        by_rank(f"{case}: the parts' gradients", grads, _layer_parts(_gradient(), n),
                  "Each rank has its part of the mean over all ranks.")  # fmt: skip
-        _by_rank(f"{case}: the parts after three steps of AdamW", weights,
+        by_rank(f"{case}: the parts after three steps of AdamW", weights,
                  _layer_parts(_alone(3), n), "The first step is right: what is gathered "
                  "again comes from the part as it is now.")  # fmt: skip
-    X, Y = _normal(12, 3, seed=60), _normal(12, 2, seed=61)
+    X, Y = normal(12, 3, seed=60), normal(12, 2, seed=61)
     case, plain = "nn.Bilinear, a layer of two inputs, on 3 ranks", _bilinear()
     plain(X, Y).square().mean().backward()
 
@@ -707,11 +652,11 @@ def Zero3(answer):
         out.square().mean().backward()
         return out.detach(), layer.part.grad
 
-    outs, grads = zip(*_play(case, of_two, 3))
-    _by_rank(f"{case}: the output", outs, [plain(X, Y).detach()[r::3] for r in range(3)],
+    outs, grads = zip(*play(case, of_two, 3))
+    by_rank(f"{case}: the output", outs, [plain(X, Y).detach()[r::3] for r in range(3)],
              "The layer gets all its inputs.")  # fmt: skip
     want = torch.cat([p.grad.flatten() for p in plain.parameters()])
-    _by_rank(f"{case}: the parts' gradients", grads, _parts(want, 3),
+    by_rank(f"{case}: the parts' gradients", grads, _parts(want, 3),
              "Each rank has its part of the mean over all ranks.")  # fmt: skip
     with course.pretend(1, 4):
         layers = nn.Sequential(
@@ -762,7 +707,7 @@ def save_shards(answer):
         (2, [3, 5], torch.float32, "Places in a file are bytes: numbers times "
          "part.element_size()."),
     ):  # fmt: skip
-        layers = [_normal(size, seed=i).to(dtype) for i, size in enumerate(sizes)]
+        layers = [normal(size, seed=i).to(dtype) for i, size in enumerate(sizes)]
         padded = [F.pad(x, (0, -len(x) % n), value=-99.0) for x in layers]
         case = f"{n} ranks, layers of {sizes} numbers, {dtype}"
         calls = []
@@ -774,7 +719,7 @@ def save_shards(answer):
                 parts = [x.view(n, -1)[rank].clone().requires_grad_() for x in padded]
                 return answer(path, parts, list(sizes))
 
-            _play(case, save, n, calls=calls)
+            play(case, save, n, calls=calls)
             data = path.read_bytes()
         size = torch.tensor([], dtype=dtype).element_size()
         same(f"{case}: numbers in the file", len(data) / size, float(sum(sizes)),

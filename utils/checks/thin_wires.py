@@ -5,7 +5,6 @@ is told at once and nothing hangs.
 """
 
 from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from torch import nn
 from utils.built import thin as course
 from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
-from utils.practice import Deadlock, Mismatch, Rehearsal
+from utils.exercises.rehearsed import normal, told
+from utils.practice import Rehearsal
 
 chapter = Chapter("20_thin_wires")
 
@@ -39,37 +39,8 @@ class _Counted(Rehearsal):
 def _play(case, fn, n=3, rule=""):
     "-> results, calls, {(from, to): bytes}; where real ranks would hang, a Miss."
     stage = _Counted(n, calls := [])
-    try:
-        with _no_luck():
-            return stage.run(fn), calls, stage.links
-    except (Deadlock, Mismatch) as error:
-        said = (
-            "The ranks hang, or make different calls. A collective call returns when "
-            f"every rank has made it. {rule}"
-        )
-        raise Miss(said.strip(), case, str(error), "every rank returns") from None
-    except (Miss, NotImplementedError):
-        raise
-    except Exception as error:
-        error.args = (f"{error} (case: {case})",)
-        raise
-
-
-@contextmanager
-def _no_luck():
-    "Inside, torch.empty holds nan: memory that nobody filled is no zero."
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("warn")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-
-
-def _normal(*shape, seed=0):
-    "Random float64 numbers of their own seed."
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    with told(case, rule):
+        return stage.run(fn), calls, stage.links
 
 
 def _pair(case, got, what, rule):
@@ -166,7 +137,7 @@ def quantise(answer):
     if q_P.any() or not np.isfinite(scale):
         raise Miss("Zeros stay zeros: 0 / 0 is nan. Look for a scale of 0 first.",
                    "three zeros in 8 bits", (q_P, scale), "q = 0, a finite scale")  # fmt: skip
-    v_P = _normal(50)
+    v_P = normal(50)
     first, again, other = (draw("50 numbers", v_P, 4, seed)[0] for seed in (1, 1, 2))
     if not torch.equal(first, again) or torch.equal(first, other):
         raise Miss("The draws come from `generator`: the same seed, the same q, another "
@@ -190,7 +161,7 @@ def pack_bits(answer):
     "Eight bits to a byte."
     worth = "Within a byte the first bit is worth 1, the second 2, the eighth 128."
     for P in (8, 1, 9, 16, 21):
-        bits_P = _normal(P, seed=P) > 0
+        bits_P = normal(P, seed=P) > 0
         bits_P[0] = True
         case = f"{P} bits, {bits_P.int().tolist()}"
         got = _tensor(case, answer(bits_P.clone()), "Bytes are a tensor of torch.uint8.", torch.uint8)  # fmt: skip
@@ -217,7 +188,7 @@ def top_k(answer):
     "The k largest numbers and where they stand."
     for v_P, k in (
         (torch.tensor([0.1, -5.0, 2.0, 0.0, 3.0]), 2),
-        (_normal(40, seed=3), 7), (torch.tensor([-1.0, -2.0, -3.0]), 3), (_normal(9), 1),
+        (normal(40, seed=3), 7), (torch.tensor([-1.0, -2.0, -3.0]), 3), (normal(9), 1),
     ):  # fmt: skip
         case = f"{len(v_P)} numbers, k = {k}"
         values, places = _pair(case, answer(v_P.clone(), k), "values and places", "")
@@ -281,7 +252,7 @@ def ErrorFeedback(answer):
     ):  # fmt: skip
         feedback, came, went = answer(compress), 0.0, 0.0
         for step in range(6):
-            v = _normal(*shape, seed=step)
+            v = normal(*shape, seed=step)
             before = v.clone()
             sent = feedback(v)
             if not torch.equal(v, before):
@@ -342,11 +313,11 @@ def power_step(answer):
 
     for M, N, K, n in ((6, 4, 1, 3), (5, 7, 2, 2), (4, 3, 3, 2)):
         case = f"{n} ranks, matrices {M} x {N}, rank {K}"
-        low = _normal(M, K, seed=1) @ _normal(K, N, seed=2)
-        noise = [_normal(M, N, seed=10 + r) for r in range(n - 1)]
+        low = normal(M, K, seed=1) @ normal(K, N, seed=2)
+        noise = [normal(M, N, seed=10 + r) for r in range(n - 1)]
         noise.append(-sum(noise))
         grads = [low + each for each in noise]
-        Q = _normal(N, K, seed=3)
+        Q = normal(N, K, seed=3)
         results, calls, _ = _play(case, steps(grads, Q, 1), n)
         for rank in range(n):
             same(f"{case}: a mean of that very rank, on rank {rank}", results[rank][0], low,
@@ -356,7 +327,7 @@ def power_step(answer):
         same(f"{case}: numbers in rank 0's calls", sorted(c.numbers for c in calls if c.rank == 0),
              sorted([M * K, N * K]),
              "Two calls, of D x K and N x K numbers: the matrix itself never travels.")  # fmt: skip
-        grads = [_normal(M, N, seed=20 + r) for r in range(n)]
+        grads = [normal(M, N, seed=20 + r) for r in range(n)]
         results, _, _ = _play(case, steps(grads, Q, 3), n)
         want = _power_reference(grads, Q, 3)
         for step in range(3):
@@ -417,7 +388,7 @@ def half_hook(answer):
 
     for n, seed in ((3, 0), (2, 5)):
         case = f"{n} ranks, 10 float32 gradients"
-        flats = [_normal(10, seed=seed + r).float() for r in range(n)]
+        flats = [normal(10, seed=seed + r).float() for r in range(n)]
         results, calls, _ = _play(case, hook(flats), n)
         _tensor(f"{case}: on rank 0", results[0], "DDP wants its own dtype back: float32.", torch.float32)  # fmt: skip
         same(f"{case}: bytes of each call", [c.bytes for c in calls], [20] * n,
@@ -435,7 +406,7 @@ def half_hook(answer):
              [False] * n, "Inside the hook nobody waits: `then` does, so that backward can "
              "go on.")  # fmt: skip
     case = "2 ranks, 3 float64 gradients"
-    flats = [_normal(3, seed=r) for r in range(2)]
+    flats = [normal(3, seed=r) for r in range(2)]
     results, _, _ = _play(case, hook(flats), 2)
     _tensor(f"{case}: on rank 0", results[0], "DDP wants its own dtype back, the "
             "buffer's, here float64.", torch.float64)  # fmt: skip
@@ -462,14 +433,14 @@ def _net(seed=0):
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     with torch.no_grad():
         for number, p in enumerate(model.parameters()):
-            p.copy_(_normal(*p.shape, seed=100 * seed + number))
+            p.copy_(normal(*p.shape, seed=100 * seed + number))
     return model
 
 
 def _batches(rank, count, rows=5):
     return [
         (
-            _normal(rows, 3, seed=1000 * rank + b),
+            normal(rows, 3, seed=1000 * rank + b),
             torch.arange(rows) * (rank + b + 1) % 2,
         )
         for b in range(count)
@@ -567,9 +538,9 @@ def outer_step(answer):
     def go(case, *given):
         return _pair(case, answer(*(x.clone() if torch.is_tensor(x) else x for x in given)), what, "")  # fmt: skip
 
-    start_P = _normal(5)
+    start_P = normal(5)
     for R in (1, 3):
-        ends_RP = _normal(R, 5, seed=R)
+        ends_RP = normal(R, 5, seed=R)
         zero_P = torch.zeros(5, dtype=torch.float64)
         case = f"{R} ranks, lr 1, momentum 0"
         w_P, velocity_P = go(case, start_P, ends_RP, zero_P, 1.0, 0.0)
@@ -585,7 +556,7 @@ def outer_step(answer):
         w_P, velocity_P = start_P, torch.zeros(5, dtype=torch.float64)
         for turn in range(3):
             case = f"3 ranks, lr {lr}, momentum {momentum}, turn {turn + 1}"
-            ends_RP = w_P + _normal(3, 5, seed=50 + turn)
+            ends_RP = w_P + normal(3, 5, seed=50 + turn)
             p.grad = w_P - ends_RP.mean(0)
             mover.step()
             w_P, velocity_P = go(case, w_P, ends_RP, velocity_P, lr, momentum)
@@ -612,7 +583,7 @@ def exchange_signs(answer):
     "One bit per number, between ranks."
     for n, P, dtype in ((3, 11, torch.float64), (2, 16, torch.float32), (4, 5, torch.float32)):  # fmt: skip
         case = f"{n} ranks, {P} numbers"
-        v_RP = _normal(n, P, seed=P).to(dtype) * torch.arange(1, n + 1)[:, None]
+        v_RP = normal(n, P, seed=P).to(dtype) * torch.arange(1, n + 1)[:, None]
         v_RP[:, 2] = 0.0
         sent_RP = torch.where(v_RP > 0, 1.0, -1.0) * v_RP.abs().mean(1, keepdim=True)
         what = "the mean of all and its own"
@@ -655,7 +626,7 @@ def two_level_sum(answer):
     for boxes, k, N in ((2, 3, 12), (3, 2, 7), (2, 2, 1), (2, 1, 5), (1, 3, 8)):
         n = boxes * k
         case = f"{boxes} boxes of {k} ranks, {N} numbers"
-        x_RN = _normal(n, N, seed=N)
+        x_RN = normal(n, N, seed=N)
 
         def fn(rank, n, boxes=boxes, k=k, x_RN=x_RN):
             inside = [
