@@ -3,11 +3,8 @@
 The functions travel by value, as those of a notebook do.
 """
 
-import json
 import os
 import re
-import socket
-import subprocess
 import sys
 
 import cloudpickle
@@ -18,9 +15,9 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.two_machines import slurm_job
 from utils import ranks
 from utils.built import data_parallel as course
-from utils.files import ROOT
 from utils.practice import rehearse
 
 posix = pytest.mark.skipif(os.name == "nt", reason="bash")
@@ -286,55 +283,10 @@ def test_broadcast_moves_parameters_and_whole_numbers_in_place():
 # ---- the chapter's own texts: a script, a Slurm file, two "machines" ----
 
 
-def text_of(cell, language):
-    "The code block of a text cell of the chapter."
-    file = ROOT / "solutions" / "17_data_parallel.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    (source,) = ["".join(c["source"]) for c in cells if c["id"] == cell]
-    return re.search(rf"```{language}\n(.*?)```", source, re.S)[1]
-
-
-def command(folder, name, text):
-    file = folder / name
-    file.write_text(f"#!/bin/bash\n{text}\n")
-    file.chmod(0o755)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @posix
 def test_the_slurm_file_runs_two_machines_over_loopback(tmp_path):
-    """Two torchrun agents, one rendezvous, a rank each, as the chapter's files say.
-
-    srun and scontrol are stand-ins: srun starts its command once a "machine".
-    """
-    (tmp_path / "train.py").write_text(text_of("script", "python"))
-    (tmp_path / "job.sh").write_text(text_of("slurm", "bash"))
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    command(tools, "scontrol", "echo 127.0.0.1; echo 127.0.0.2")
-    command(
-        tools, "srun", '"$@" & one=$!\n"$@" & two=$!\nwait $one && wait $two'
-    )  # an error of either is one of srun
-    run = (
-        f'exec "{sys.executable}" -m torch.distributed.run --local-addr 127.0.0.1 "$@"'
-    )
-    command(tools, "torchrun", run)
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    env = {
-        **os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback, "RANKS": "1",
-        "PORT": str(free_port()), "SLURM_NNODES": "2", "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "machines",
-    }  # fmt: skip
-    done = subprocess.run(
-        ["bash", "job.sh"], cwd=tmp_path, env=env, capture_output=True, text=True,
-        timeout=240,
-    )  # fmt: skip
-    scores = re.findall(r"accuracy (\d\.\d+)", done.stdout)
-    assert done.returncode == 0 and len(scores) == 2, done.stdout + done.stderr
+    "Two torchrun agents, one rendezvous, a rank each, as the chapter's files say."
+    said = slurm_job(tmp_path, "17_data_parallel", "train.py")
+    scores = re.findall(r"accuracy (\d\.\d+)", said)
+    assert len(scores) == 2, said
     assert len(set(scores)) == 1 and float(scores[0]) > 0.85

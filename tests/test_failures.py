@@ -2,12 +2,10 @@
 torchrun, and queues beside bounds and rules that must hold for any of them."""
 
 import itertools
-import json
 import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,11 +16,10 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from tests.test_torchrun import end_agents
+from tests.two_machines import command, slurm_job, text_of
 from utils import ranks
 from utils.built import failures as course
 from utils.built import pool
-from utils.files import ROOT
 from utils.practice import rehearse
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals, bash")
@@ -150,64 +147,9 @@ def test_the_bound_is_reached_where_nothing_can_be_better():
 # ---- the chapter's own texts: a script, a Slurm file, two "machines" ----
 
 
-def text_of(cell, language):
-    "The code block of a text cell of the chapter."
-    file = ROOT / "solutions" / "21_failures.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    (source,) = ["".join(c["source"]) for c in cells if c["id"] == cell]
-    return re.search(rf"```{language}\n(.*?)```", source, re.S)[1]
-
-
-def command(folder, name, text):
-    file = folder / name
-    file.write_text(f"#!/bin/bash\n{text}\n")
-    file.chmod(0o755)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def run_job(folder, **more):
-    "The Slurm file on two agents, one rank each: -> what it printed, of each rank."
-    folder.mkdir()
-    (folder / "elastic.py").write_text(text_of("script", "python"))
-    (folder / "job.sh").write_text(text_of("slurm", "bash"))
-    tools = folder / "tools"
-    tools.mkdir()
-    command(tools, "scontrol", "echo 127.0.0.1; echo 127.0.0.2")
-    command(tools, "srun", '"$@" & one=$!\n"$@" & two=$!\nwait $one && wait $two')
-    command(
-        tools, "torchrun",
-        f'exec "{sys.executable}" -m torch.distributed.run --local-addr 127.0.0.1 '
-        '--monitor-interval 0.1 "$@"',
-    )  # fmt: skip
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    env = {
-        **os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback, "RANKS": "1",
-        "PORT": str(free_port()), "SLURM_NNODES": "2", "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NODELIST": "machines", **more,
-    }  # fmt: skip
-    with subprocess.Popen(
-        ["bash", "job.sh"], cwd=folder, env=env, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    ) as job:  # fmt: skip
-        try:
-            said, _ = job.communicate(timeout=240)
-        except BaseException:
-            end_agents(job.pid)
-            raise
-    found = re.findall(r"began at (\d+), ended with ([0-9a-f]+)", said)
-    assert job.returncode == 0 and len(found) == 2, said
-    return found
-
-
 @posix
 def test_the_slurm_file_goes_back_into_the_queue_when_its_time_is_nearly_over(tmp_path):
-    (tmp_path / "job.sh").write_text(text_of("slurm", "bash"))
+    (tmp_path / "job.sh").write_text(text_of("21_failures", "slurm", "bash"))
     command(tmp_path, "scontrol", 'echo "$@" >> said; echo machine')
     command(tmp_path, "srun", "touch started; exec sleep 60")
     env = {
@@ -234,11 +176,15 @@ def test_the_slurm_file_goes_back_into_the_queue_when_its_time_is_nearly_over(tm
 def test_torchrun_restarts_a_killed_run_on_two_machines_and_the_bits_are_equal(
     tmp_path,
 ):
-    disturbed = run_job(tmp_path / "killed", KILL="yes")
+    (folder := tmp_path / "killed").mkdir()
+    said = slurm_job(
+        folder, "21_failures", "elastic.py", "--monitor-interval 0.1", KILL="yes"
+    )
+    disturbed = re.findall(r"began at (\d+), ended with ([0-9a-f]+)", said)
     assert [began for began, _ in disturbed] == ["10", "10"], "a kill at step 12"
     # ranks.main joins by itself; one process without torchrun makes the same bits
     scope = {"__name__": "elastic"}
-    exec(text_of("script", "python"), scope)
+    exec(text_of("21_failures", "script", "python"), scope)
     before = os.getcwd()
     os.chdir(tmp_path)
     try:

@@ -4,18 +4,13 @@ Two torchrun agents with two ranks each meet at one rendezvous, and their four r
 one script after another: starting torchrun is what costs.
 """
 
-import contextlib
 import json
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
 
+from tests.two_machines import TORCHRUN, environ, free_port, said_by, start
 from utils.files import ROOT
 
 SCRIPT = re.compile(r"```python\n(# (\w+\.py)\n.*?ranks\.main\(.*?)```", re.S)
@@ -59,46 +54,6 @@ def scripts():
     return found
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def end_agents(group):
-    "End a process group of agents: told to stop, they end their ranks, in other groups."
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGTERM)
-        time.sleep(3)
-        os.killpg(group, signal.SIGKILL)
-
-
-def two_agents(folder, *arguments):
-    "Run this Python file under two agents of two ranks."
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    env = {
-        **os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": loopback,
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--local-addr", "127.0.0.1",
-        "--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
-        "--rdzv-id", "all", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", *arguments,
-    ]  # fmt: skip
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True,
-               "start_new_session": True}  # fmt: skip
-    agents = [
-        subprocess.Popen(command, cwd=folder, env=env, **options) for _ in range(2)
-    ]
-    try:
-        said = [agent.communicate(timeout=300)[0] for agent in agents]
-    finally:
-        for agent in agents:
-            if agent.poll() is None:
-                end_agents(agent.pid)
-    assert [agent.returncode for agent in agents] == [0, 0], said
-
-
 @pytest.mark.skipif(os.name == "nt", reason="torchrun over loopback needs POSIX")
 def test_every_script_runs_on_two_machines_over_loopback(tmp_path):
     texts = scripts()
@@ -106,7 +61,13 @@ def test_every_script_runs_on_two_machines_over_loopback(tmp_path):
     for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "run_all.py").write_text(RUN_ALL, encoding="utf-8")
-    two_agents(tmp_path, "run_all.py", *texts)
+    argv = [
+        *TORCHRUN, "--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+        "--rdzv-id", "all", "--rdzv-endpoint", f"127.0.0.1:{free_port()}",
+        "run_all.py", *texts,
+    ]  # fmt: skip
+    agents = [start(argv, tmp_path, environ(OMP_NUM_THREADS="1")) for _ in range(2)]
+    said_by(agents, 300)
     for name, right in PRINTS.items():
         said = [(tmp_path / f"{name}.{rank}").read_text() for rank in range(4)]
         assert right(said), f"{name}: {said}"
