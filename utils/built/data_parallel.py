@@ -21,7 +21,7 @@ from torch import nn
 
 from utils import given
 from utils.built.collectives import shared_folder
-from utils.ranks.agree import agree
+from utils.ranks.agree import agree, joined
 
 
 def mean_of_shards(grads_RP, rows_R):
@@ -57,7 +57,7 @@ def average_gradients(model):
 @torch.no_grad()
 def synchronise(model):
     "All ranks leave with rank 0's parameters and buffers, in place."
-    _joined("synchronise")
+    joined("synchronise")
     _module(model)
     tensors = [*model.named_parameters(), *model.named_buffers()]
     agree("synchronise", model, tensors)
@@ -88,7 +88,7 @@ def mean_over_ranks(total, count):
 
     count: at least 0, and above 0 on some rank, else ValueError.
     """
-    _joined("mean_over_ranks")
+    joined("mean_over_ranks")
     total = given.number("total", total, least=-math.inf)
     count = given.number("count", count)
     both = torch.tensor([total, count], dtype=torch.float64)
@@ -103,7 +103,7 @@ def parallel_step(model, optimizer, X_BD, y_B):
 
     y_B: classes, whole numbers; a rank may have no row. ValueError where none has one.
     """
-    _joined("parallel_step")
+    joined("parallel_step")
     if len(X_BD) != len(y_B):
         raise ValueError(f"{len(X_BD)} rows in X_BD and {len(y_B)} in y_B: one y a row")
     rows = torch.tensor(float(len(y_B)), dtype=torch.float64)
@@ -245,21 +245,13 @@ def timeline(ready, seconds):
 
 def _alike(name, model):
     "Parameters that get gradients, frozen ones left out: the same on all ranks."
-    _joined(name)
+    joined(name)
     named = [(k, p) for k, p in _module(model).named_parameters() if p.requires_grad]
     agree(name, model, named)
     return [p for _, p in named]
 
 
 # ---- what they are given ----
-
-
-def _joined(name):
-    if not dist.is_initialized():
-        raise RuntimeError(
-            f"{name} is called by all ranks of a group, and there is none here: call it "
-            "inside ranks.run(fn, n), rehearse(fn, n), or ranks.main(fn) under torchrun"
-        )
 
 
 def _module(model):

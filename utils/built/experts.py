@@ -7,6 +7,8 @@ and others, GShard (2020), https://arxiv.org/abs/2006.16668.
 import torch
 from torch import distributed as dist
 
+from utils.ranks.agree import joined
+
 
 def swapped(x, send_R, recv_R):
     "send_R[r] rows of x go to rank r, recv_R[r] come from it: -> (sum(recv_R), ...)."
@@ -33,8 +35,7 @@ def dispatch(x_NE, expert_N, run):
 
     run(rows_KE) -> (K, E) is this rank's own expert; K differs and may be 0.
     """
-    if not dist.is_initialized():
-        raise RuntimeError("dispatch is called by all ranks: inside ranks.run(fn, n)")
+    joined("dispatch")
     if len(x_NE) != len(expert_N):
         raise ValueError(f"{len(x_NE)} rows and {len(expert_N)} experts: one per row")
     n = dist.get_world_size()

@@ -24,13 +24,14 @@ from torch.func import functional_call
 from utils import given
 from utils.built.collectives import Wire
 from utils.built.collectives import reduce_scatter as ring_reduce_scatter
+from utils.ranks.agree import joined
 
 # ---- two calls, one the other's transpose ----
 
 
 def all_gather(part):
     "Every rank's part, end to end, on every rank: (K,) -> (n K,)."
-    _joined("all_gather")
+    joined("all_gather")
     whole = part.new_empty(dist.get_world_size() * len(_flat("part", part)))
     call = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     call(whole, part.detach())
@@ -39,7 +40,7 @@ def all_gather(part):
 
 def reduce_scatter(whole):
     "This rank's part of the sum over all ranks: (n K,) -> (K,)."
-    _joined("reduce_scatter")
+    joined("reduce_scatter")
     n = dist.get_world_size()
     if len(_flat("whole", whole)) % n:
         raise ValueError(f"{len(whole)} numbers in {n} equal parts: pad them first")
@@ -138,7 +139,7 @@ def flat_views(model, n):
 
 def my_part(flat):
     "This rank's part of a flat tensor, as a parameter in the same memory: (n K,) -> (K,)."
-    _joined("my_part")
+    joined("my_part")
     return nn.Parameter(flat.view(dist.get_world_size(), -1)[dist.get_rank()])
 
 
@@ -147,7 +148,7 @@ def zero1_step(model, flat, part, optimizer):
 
     flat: of `flat_views`; part: `my_part(flat)`, which alone `optimizer` moves.
     """
-    _joined("zero1_step")
+    joined("zero1_step")
     _moves_alone(optimizer, part)
     params = list(model.parameters())
     grads = [
@@ -169,7 +170,7 @@ def clip_shard(grads, max_norm):
 
     grads: this rank's shards. -> the norm before, alike on every rank.
     """
-    _joined("clip_shard")
+    joined("clip_shard")
     given.number("max_norm", max_norm, above=0)
     grads = list(grads)
     if not grads:
@@ -192,7 +193,7 @@ class Zero2:
     """
 
     def __init__(self, model):
-        _joined("Zero2")
+        joined("Zero2")
         self.rank, self.n = dist.get_rank(), dist.get_world_size()
         self.flat = flat_views(model, self.n)
         self.part = my_part(self.flat)
@@ -271,7 +272,7 @@ class Zero3(nn.Module):
 
     def __init__(self, layer):
         super().__init__()
-        _joined("Zero3")
+        joined("Zero3")
         params = dict(_module(layer).named_parameters())
         if not params or list(layer.buffers()):
             raise ValueError("Zero3 is for a layer with parameters and without buffers")
@@ -309,7 +310,7 @@ def save_shards(path, parts, sizes):
     parts: this rank's part of each layer, (K,) with K = ceil(size / n); sizes: numbers of
     each layer, without padding. All ranks see `path`; none sends a weight.
     """
-    _joined("save_shards")
+    joined("save_shards")
     rank, n = dist.get_rank(), dist.get_world_size()
     if len(parts) != len(sizes):
         raise ValueError(f"{len(parts)} parts and {len(sizes)} sizes: one each a layer")
@@ -345,7 +346,7 @@ def DDP(model, optimizer_of):
     optimizer_of(params) makes the optimizer. move() after backward; whole() -> all weights
     in one vector (P,).
     """
-    _joined("DDP")
+    joined("DDP")
     optimizer = optimizer_of(_module(model).parameters())
     net = nn.parallel.DistributedDataParallel(model)
 
@@ -360,7 +361,7 @@ def FSDP2(model, optimizer_of):
 
     All ranks call whole(), which gathers.
     """
-    _joined("FSDP2")
+    joined("FSDP2")
     from torch.distributed.fsdp import fully_shard
 
     for layer in _module(model).children():
@@ -400,14 +401,6 @@ def pretend(rank, n):
 
 
 # ---- what they are given ----
-
-
-def _joined(name):
-    if not dist.is_initialized():
-        raise RuntimeError(
-            f"{name} is called by all ranks of a group, and there is none here: call it "
-            "inside ranks.run(fn, n), rehearse(fn, n), or ranks.main(fn) under torchrun"
-        )
 
 
 def _module(model):

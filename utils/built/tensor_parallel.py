@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import distributed as dist
 
 from utils import given
+from utils.ranks.agree import joined
 
 
 def total(x, group=None):
     "The sum of all ranks' x, on every rank, in new memory; autograd does not see it."
-    _joined("total")
+    joined("total")
     x = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x, group=group)
     return x
@@ -27,7 +28,7 @@ def total(x, group=None):
 
 def highest(x, group=None):
     "The largest of all ranks' x, number by number; autograd does not see it."
-    _joined("highest")
+    joined("highest")
     x = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x, op=dist.ReduceOp.MAX, group=group)
     return x
@@ -41,7 +42,7 @@ class Enter(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, group=None):
-        _joined("Enter")
+        joined("Enter")
         ctx.group = group
         return x.view_as(x)
 
@@ -86,7 +87,7 @@ class EnterTokens(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_BTE):
-        _joined("EnterTokens")
+        joined("EnterTokens")
         return gather_tokens(x_BTE)
 
     @staticmethod
@@ -99,7 +100,7 @@ class LeaveTokens(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_BTE):
-        _joined("LeaveTokens")
+        joined("LeaveTokens")
         return scatter_tokens(x_BTE)
 
     @staticmethod
@@ -192,7 +193,7 @@ def ring_attention(q, k, v, places):
     q, k, v (B, H, T, D) are those of the positions places[rank], equally many on all
     ranks. -> (o (B, H, T, D), how many pairs of positions this rank has looked at).
     """
-    _joined("ring_attention")
+    joined("ring_attention")
     rank, n = dist.get_rank(), dist.get_world_size()
     travelling, owner, pairs = torch.stack([k, v]).contiguous(), rank, 0
     state = (
@@ -213,11 +214,3 @@ def ring_attention(q, k, v, places):
             travelling, owner = arriving, (owner - 1) % n
     o, _, mass = state
     return o / mass[..., None], pairs
-
-
-def _joined(name):
-    if not dist.is_initialized():
-        raise RuntimeError(
-            f"{name} is called by all ranks of a group, and there is none here: call it "
-            "inside ranks.run(fn, n), rehearse(fn, n), or ranks.main(fn) under torchrun"
-        )

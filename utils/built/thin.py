@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import distributed as dist
 
 from utils import given
+from utils.ranks.agree import joined
 
 
 def _vector(name, v):
@@ -28,14 +29,6 @@ def _floats(name, v):
     if not _vector(name, v).is_floating_point():
         raise TypeError(f"{name} holds floating-point numbers, not {v.dtype}")
     return v
-
-
-def _joined(name):
-    if not (dist.is_available() and dist.is_initialized()):
-        raise RuntimeError(
-            f"{name} talks to other ranks: call it inside ranks.run(fn, n), under "
-            "torchrun, or in a rehearsal"
-        )
 
 
 # ---- fewer bits ----
@@ -126,7 +119,7 @@ def power_step(grad_DN, Q_NK):
 
     Q_NK is the same on all ranks, and from the second step on what the last one gave.
     """
-    _joined("power_step")
+    joined("power_step")
     if grad_DN.ndim != 2 or Q_NK.ndim != 2 or grad_DN.shape[1] != Q_NK.shape[0]:
         shapes = f"{tuple(grad_DN.shape)} and {tuple(Q_NK.shape)}"
         raise ValueError(
@@ -144,7 +137,7 @@ def power_step(grad_DN, Q_NK):
 
 def half_hook(state, bucket):
     "A DDP hook: the mean over ranks, travelling in float16; -> a Future of the bucket."
-    _joined("half_hook")
+    joined("half_hook")
     flat = bucket.buffer()
     half = (flat / dist.get_world_size()).half()
     work = dist.all_reduce(half, async_op=True)
@@ -156,7 +149,7 @@ def half_hook(state, bucket):
 
 def local_round(model, optimizer, batches, loss=F.cross_entropy):
     "One step per batch [(X, y), ...] without a word, then the mean of all ranks' weights."
-    _joined("local_round")
+    joined("local_round")
     for X_BD, y_B in batches:
         optimizer.zero_grad()
         loss(model(X_BD), y_B).backward()
@@ -193,7 +186,7 @@ def exchange_signs(v_P):
     -> the mean over ranks of sign * size (P,), and this rank's own sign * size (P,). The
     size is the mean of |v_P|, in float32; 0 has the sign -.
     """
-    _joined("exchange_signs")
+    joined("exchange_signs")
     P, size = len(_floats("v_P", v_P)), v_P.abs().mean().float()
     mine = torch.cat([size.view(1).view(torch.uint8), pack_bits(v_P > 0)])
     letters = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
@@ -216,7 +209,7 @@ def two_level_sum(x_N, inside, across):
     inside: the group of the k ranks of this rank's box; across: the group of the ranks
     that have the same place in each box.
     """
-    _joined("two_level_sum")
+    joined("two_level_sum")
     _vector("x_N", x_N)
     k = dist.get_world_size(inside)
     padded = F.pad(x_N, (0, -len(x_N) % k))

@@ -14,6 +14,15 @@ from torch import distributed as dist
 _agreed = weakref.WeakKeyDictionary()  # {module: the group in which ranks agreed on it}
 
 
+def joined(what):
+    "RuntimeError where this process is in no group of ranks; `what` is who asks."
+    if not dist.is_initialized():
+        raise RuntimeError(
+            f"{what} is called by all ranks of a group, and there is none here: call it "
+            "inside ranks.run(fn, n), rehearse(fn, n), or ranks.main(fn) under torchrun"
+        )
+
+
 def agree(what, module, tensors):
     """ValueError on every rank where the ranks' tensors differ in number, shape or dtype.
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributed as dist
 
+from utils.built import pipeline
 from utils.built.experts import Swap, swapped
 from utils.built.pipeline import needs
 from utils.built.pipeline import order_1f1b as right_1f1b
@@ -770,13 +771,7 @@ def negative_numbers(p, m, rank):
 
 
 @ex.Late.slip("backward made the weights' gradient at once: nothing is left to fill a gap.")  # fmt: skip
-class AtOnce(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x_BE, w_HE, queue):
-        ctx.save_for_backward(x_BE, w_HE)
-        ctx.queue = queue
-        return x_BE @ w_HE.T
-
+class AtOnce(pipeline.Late):
     @staticmethod
     def backward(ctx, grad_BH):
         x_BE, w_HE = ctx.saved_tensors
@@ -785,13 +780,7 @@ class AtOnce(torch.autograd.Function):
 
 
 @ex.Late.slip("The pair is turned round: first the gradient, then x.")
-class TurnedRound(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x_BE, w_HE, queue):
-        ctx.save_for_backward(x_BE, w_HE)
-        ctx.queue = queue
-        return x_BE @ w_HE.T
-
+class TurnedRound(pipeline.Late):
     @staticmethod
     def backward(ctx, grad_BH):
         x_BE, w_HE = ctx.saved_tensors
@@ -802,13 +791,7 @@ class TurnedRound(torch.autograd.Function):
 @ex.Late.slip(
     "The queue holds the finished product: then W was computed already. Put what it needs there, (grad_BH, x_BE)."
 )
-class Finished(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x_BE, w_HE, queue):
-        ctx.save_for_backward(x_BE, w_HE)
-        ctx.queue = queue
-        return x_BE @ w_HE.T
-
+class Finished(pipeline.Late):
     @staticmethod
     def backward(ctx, grad_BH):
         x_BE, w_HE = ctx.saved_tensors
@@ -831,13 +814,7 @@ class Forgets(torch.autograd.Function):
 @ex.Late.slip(
     "x waits as well: its gradient is B, which the stage before needs at once."
 )
-class WaitsForBoth(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x_BE, w_HE, queue):
-        ctx.save_for_backward(x_BE, w_HE)
-        ctx.queue = queue
-        return x_BE @ w_HE.T
-
+class WaitsForBoth(pipeline.Late):
     @staticmethod
     def backward(ctx, grad_BH):
         ctx.queue.append((grad_BH, ctx.saved_tensors[0]))
