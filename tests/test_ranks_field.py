@@ -4,6 +4,7 @@ Each test is of a fault that was found in the field, and fails on it.
 """
 
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -452,32 +453,55 @@ def survive(rank, n, victims, steps=6):
     return sums, alive
 
 
+def possible_sums(n, victims, steps=6):
+    """All that survivors may have added up.
+
+    Who has its own sum of a step may die before the others have theirs: then they, who
+    all compare steps, take that step again without it.
+    """
+    deaths = [(at, rank) for at, dead in victims.items() for rank in dead]
+    return [
+        [
+            sum(1 + r for r in range(n) if first.get(r, steps) > step)
+            for step in range(steps)
+        ]
+        for early in itertools.product((0, 1), repeat=len(deaths))
+        for first in [{r: at - e for (at, r), e in zip(deaths, early, strict=True)}]
+    ]
+
+
+def test_possible_sums():
+    assert possible_sums(3, {}, 2) == [[6, 6]]
+    assert possible_sums(3, {2: [0]}, 3) == [[6, 6, 5], [6, 5, 5]]
+
+
 @linux
 @pytest.mark.parametrize(
-    ("victims", "want"),
+    "victims",
     [
-        ({3: [2]}, [10, 10, 10, 7, 7, 7]),
-        ({1: [0]}, [10, 9, 9, 9, 9, 9]),  # who hosts the first meeting
-        ({2: [1], 4: [3]}, [10, 10, 8, 8, 4, 4]),
-        ({2: [0, 3]}, [10, 10, 5, 5, 5, 5]),
-        ({}, [10] * 6),
+        {3: [2]},
+        {1: [0]},  # who hosts the first meeting
+        {2: [1], 4: [3]},
+        {2: [0, 3]},
+        {},
     ],
 )
-def test_survivors_go_on(victims, want):
-    fn = functools.partial(survive, victims=victims)
-    made = ranks.run(fn, 4, may_die=True)
+def test_survivors_go_on(victims):
+    made = ranks.run(functools.partial(survive, victims=victims), 4, may_die=True)
     dead = {rank for each in victims.values() for rank in each}
     assert {rank for rank, result in enumerate(made) if result is None} == dead
-    for sums, alive in filter(None, made):
-        assert sums == want and alive == sorted({0, 1, 2, 3} - dead)
+    (sums, alive), *others = filter(None, made)
+    assert all(other == (sums, alive) for other in others)
+    assert sums in possible_sums(4, victims) and alive == sorted({0, 1, 2, 3} - dead)
 
 
 @linux
 def test_survivors_meet_in_a_folder_that_is_not_ascii(tmp_path, monkeypatch):
     (tmp_path / "ü").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "ü"))
-    fn = functools.partial(survive, victims={2: [0]})
-    assert ranks.run(fn, 3, may_die=True)[1][0] == [6, 6, 5, 5, 5, 5]
+    victims = {2: [0]}
+    made = ranks.run(functools.partial(survive, victims=victims), 3, may_die=True)
+    assert made[1][0] in possible_sums(3, victims)
 
 
 @linux
