@@ -1,11 +1,12 @@
 """Pages made from the chapters: the glossary, README's map, a teacher's minutes."""
 
+import itertools
 import json
 import re
 
 import pytest
 
-from utils.course import author, pages
+from utils.course import author, pages, plan
 from utils.exercises import progress
 
 CHAPTERS = [c["name"] for c in progress.chapters()]
@@ -125,11 +126,39 @@ def test_an_opening_without_its_time_is_named(course):
         pages.minutes("01_x")
 
 
+@pytest.mark.parametrize("chapter", LONG)
+def test_a_chapter_needs_what_comes_before_it(chapter):
+    numbers = pages.needs(chapter)
+    assert all(1 <= number < int(chapter[:2]) for number in numbers), numbers
+    assert numbers or chapter[:2] == "01"
+
+
+def test_needs_are_read_and_said(course):
+    text = "# Nine\n\n- **You need**: chapters 01 to 03, 05 and 07; 08 for section 6"
+    course(9, text)
+    assert pages.needs("09_x") == [1, 2, 3, 5, 7, 8]
+    assert pages.spoken([1, 2, 3, 5, 7, 8]) == "01 to 03, 05, 07, 08"
+    assert pages.spoken([]) == ""
+
+
 def test_the_guide_for_teachers_has_the_minutes_of_every_chapter():
     text = (author.ROOT / "TEACHING.md").read_text(encoding="utf-8")
-    assert text == pages.teaching_with_minutes(text), "python3 start.py author"
+    assert text == plan.teaching(text), "python3 start.py author"
     for chapter in LONG:
         assert f"(chapters/{chapter}.ipynb) |" in text
+
+
+def test_each_week_of_the_term_needs_only_what_the_term_had_before():
+    names, had = {int(name[:2]): name for name in LONG}, []
+    for number in itertools.chain(*plan.TERM):
+        if number in names:
+            lacking = set(pages.needs(names[number])) - set(had)
+            assert not lacking, f"{number} needs {lacking}"
+        had.append(number)
+    assert len(plan.TERM) == 14 and len(had) == len(set(had))
+    text = (author.ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    left = [f"{n:02}" for n in range(1, 29) if n not in had]
+    assert f"by no chapter of it: {', '.join(left[:-1])} and {left[-1]}." in text
 
 
 # ---- between marks ----

@@ -146,7 +146,7 @@ def made_pages():
     return {
         readme: plan.readme(pages.readme_with_map(text, repository())),
         ROOT / "GLOSSARY.md": pages.glossary(),
-        teaching: pages.teaching_with_minutes(teaching.read_text(encoding="utf-8")),
+        teaching: plan.teaching(teaching.read_text(encoding="utf-8")),
     }
 
 

@@ -115,9 +115,35 @@ WORDS, LINES = 200, 20  # read in a minute: for the shares alone
 EXERCISE = re.compile(r"\((\d+) min")
 
 
+def needs(chapter):
+    "Numbers of the chapters that the opening asks for, ranges written out."
+    line = re.search(r"\*\*You need\*\*: (.+)", progress.texts(chapter)[0])
+    spans = re.findall(r"\b(\d\d)(?: to (\d\d))?\b", line[1] if line else "")
+    return sorted({n for a, b in spans for n in range(int(a), int(b or a) + 1)})
+
+
+def spoken(numbers):
+    "[1, 2, 3, 7, 9] -> '01 to 03, 07, 09'."
+    runs = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = [
+        f"{run[0]:02} to {run[-1]:02}" if len(run) > 2 else f"{number:02}"
+        for run in runs
+        for number in (run[:1] if len(run) > 2 else run)
+    ]
+    return ", ".join(parts)
+
+
 def teaching_with_minutes(text):
-    "TEACHING.md's text with the minutes of every section between its two marks."
-    rows = ["| chapter | read | solve | minutes of its sections |", "|---|---|---|---|"]
+    "TEACHING.md's text with needs and the minutes of every section between its marks."
+    rows = [
+        "| chapter | needs | read | solve | minutes of its sections |",
+        "|---|---|---|---|---|",
+    ]
     for c in progress.chapters():
         if not any("min to read" in text for text in progress.texts(c["name"])[:1]):
             continue
@@ -126,7 +152,9 @@ def teaching_with_minutes(text):
             f"{name.split(' ')[0]}: {read + solve:.0f}" for name, read, solve in parts
         )
         link = f"[{c['title']}](chapters/{c['name']}.ipynb)"
-        rows.append(f"| {link} | {reading} | {solving} | {', '.join(each)} |")
+        rows.append(
+            f"| {link} | {spoken(needs(c['name']))} | {reading} | {solving} | {', '.join(each)} |"
+        )
     return between("minutes", rows, text)
 
 

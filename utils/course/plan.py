@@ -14,6 +14,10 @@ PATHS = {
     ),
     "Three evenings": ("a line, a backward pass, a ring", [1, 3, 16]),
 }
+TERM = (
+    [1, 2], [3], [4, 5], [6, 7], [9], [10, 11], [12, 13],
+    [14], [16], [17, 21], [18], [19], [23, 24], [27, 28],
+)  # fmt: skip  # chapters of each week; those that wait for nobody may be left out
 
 
 def chapters():
@@ -61,6 +65,28 @@ def path_rows():
         )
         rows.append(f"| **{name}**: {what} | {links} | {read:.0f} + {solve:.0f} |")
     return rows
+
+
+def term_rows():
+    "TEACHING's table of a term, with the hours of each week's chapters that stand."
+    rows = ["| week | chapters | hours to read and to solve |", "|---|---|---|"]
+    stand = {int(c["number"]): c for c in chapters() if c["stands"]}
+    for week, numbers in enumerate(TERM, 1):
+        found = [stand[number] for number in numbers if number in stand]
+        names = [f"{c['number']}_{c['slug']}" for c in found]
+        spent = [pages.minutes(name)[:2] for name in names]
+        read, solve = (sum(m) / 60 for m in zip(*spent)) if spent else (0, 0)
+        links = "; ".join(
+            f"[{c['number']} {c['what']}](chapters/{name}.ipynb)"
+            for c, name in zip(found, names)
+        )
+        rows.append(f"| {week} | {links} | {read:.1f} + {solve:.1f} |")
+    return rows
+
+
+def teaching(text):
+    "TEACHING.md's text with the term and the minutes between their marks."
+    return pages.teaching_with_minutes(pages.between("term", term_rows(), text))
 
 
 def readme(text):
