@@ -37,10 +37,10 @@ def plan_rows():
         if c["stands"]:
             name = f"[{name}](solutions/{c['number']}_{c['slug']}.ipynb)"
         parts.setdefault(c["part"], []).append(name if c["stands"] else f"*{name}*")
-    stand = sum(c["stands"] for c in chapters())
+    stand, planned = sum(c["stands"] for c in chapters()), len(chapters())
+    lacking = f"{stand} of {planned} chapters stand; those *in italics* are to come."
     return [
-        f"{stand} of {len(chapters())} chapters stand; those *in italics* are to come.",
-        "",
+        *([lacking, ""] if stand < planned else []),
         "| part | chapters |",
         "|---|---|",
         *(f"| {part} | {'; '.join(names)} |" for part, names in parts.items()),
@@ -50,7 +50,7 @@ def plan_rows():
 def path_rows():
     "README's table of paths, with the hours of the chapters that stand."
     rows = [
-        "| path | chapters that stand | hours to read and to solve |",
+        "| path | chapters | hours to read and to solve |",
         "|---|---|---|",
     ]
     stand = {int(c["number"]): c for c in chapters() if c["stands"]}
