@@ -145,10 +145,10 @@ def test_transpose_with_axes():
 # ---- the walk ----
 
 
-def test_a_chain_of_a_million_nodes():
+def test_a_chain_far_longer_than_any_stack():
     x = Tensor(1.0, requires_grad=True)
     node = x
-    for _ in range(1_000_000):
+    for _ in range(200_000):
         node = node + 0.0
     node.backward()
     assert x.grad == 1
