@@ -1,10 +1,13 @@
 """utils/course/packages.py: the list of packages, its markers and its pins."""
 
+import re
+
 import pytest
+from packaging.utils import canonicalize_name
 
 import start
 from tests.stand_in import LIST, fails
-from utils.course import packages
+from utils.course import licences, packages
 from utils.files import ROOT
 
 
@@ -72,3 +75,17 @@ def test_no_list_is_one_sentence(course, capsys, text):
     if text is not None:
         (course / "environment.yml").write_bytes(text.encode("latin-1"))
     assert "fetch the course again" in fails(course, capsys)
+
+
+def test_every_package_of_the_lists_has_a_licence_in_the_table():
+    text = licences.PAGE.read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| ([\w-]+) \| (.+?) \| ", text, re.M))
+    lines = packages.everything(ROOT, packages.LISTS) + packages.models(ROOT)
+    for name, _ in packages.pinned(lines):
+        assert table.get(canonicalize_name(name)), f"{name}: start.py author licences"
+
+
+def test_what_a_package_brings_along_stands_in_the_table_too():
+    names = [name for name, _, _ in licences.rows()]
+    assert {"anyio", "tornado", "numpy"} <= set(names) and len(names) > 80
+    assert len(names) == len(set(names))

@@ -15,6 +15,7 @@
   pictures    README's pictures anew, from the running course
   address URL       the public repository: writes badges and the first cells
   nbgrader NN FOLDER [EXERCISE=POINTS ...]   a chapter as an assignment of nbgrader
+  licences    utils/course/licences.md anew, from what is installed
 
 Names are a chapter's (01_descent) or its beginning (01).
 """
@@ -242,7 +243,7 @@ def main(argv=None):
     )  # fmt: skip
     commands = (
         "build run derive check test mutants text pack new book frames pictures "
-        "address nbgrader"
+        "address nbgrader licences"
     )
     parser.add_argument("command", nargs="?", default="build", choices=commands.split())
     parser.add_argument("names", nargs="*")
@@ -295,6 +296,10 @@ def main(argv=None):
             set_address(*args.names)
         case "nbgrader":
             nbgrader(*args.names)
+        case "licences":
+            from utils.course import licences
+
+            return licences.command()
     return 0
 
 
