@@ -28,6 +28,7 @@ def macs(answer):
     nested = nn.Sequential(
         nn.Linear(5, 7), nn.ReLU(), nn.Sequential(nn.Linear(7, 2), nn.Linear(2, 3))
     )
+    weights = nn.Sequential(nn.Embedding(7, 3), nn.LayerNorm(3), nn.Linear(3, 5))
     for case, net, want in [
         ("nn.Linear(3, 5, bias=False)", nn.Linear(3, 5, bias=False), 15),
         ("nn.Linear(3, 5)", nn.Linear(3, 5), 15),
@@ -38,10 +39,12 @@ def macs(answer):
             1440,
         ),
         ("Linear(5, 7), ReLU, Sequential(Linear(7, 2), Linear(2, 3))", nested, 55),
+        ("Embedding(7, 3), LayerNorm(3), Linear(3, 5)", weights, 15),
         ("a network of nothing but ReLU", nn.Sequential(nn.ReLU()), 0),
     ]:  # fmt: skip
         same(case, answer(net), want, rtol=0,
-             rule="Inputs times outputs of each linear layer, wherever it stands; no biases.")  # fmt: skip
+             rule="Inputs times outputs of each nn.Linear, wherever it stands; no biases, "
+             "no other modules.")  # fmt: skip
 
 
 @chapter.exercise(
@@ -76,7 +79,7 @@ def pareto(answer):
         same(case, _pairs(case, answer(points)), want, rtol=0,
              rule="Each point that no other beats, once, from the cheapest on.")  # fmt: skip
         same(f"{case}: the list afterwards", points, before,
-             rule="The list of points itself is not changed.")  # fmt: skip
+             rule="The list of points should stay as it was.")  # fmt: skip
 
 
 def _beats(q, p):
@@ -103,9 +106,11 @@ def hypervolume(answer):
     for case, points, corner, want in [
         ("one point (2, 90), corner (5, 80)", [(2, 90)], (5, 80), 30),
         ("[(1, 82), (2, 90)], corner (5, 80)", [(1, 82), (2, 90)], (5, 80), 32),
-        ("the same, the dearer first", [(2, 90), (1, 82)], (5, 80), 32),
-        ("with a beaten point (3, 85)", [(2, 90), (3, 85), (1, 82)], (5, 80), 32),
-        ("three steps", [(1.5, 81), (2, 84), (4.5, 90)], (6, 80), 0.5 + 10 + 15),
+        ("[(2, 90), (1, 82)], corner (5, 80)", [(2, 90), (1, 82)], (5, 80), 32),
+        ("[(2, 90), (3, 85), (1, 82)], corner (5, 80): (3, 85) is beaten",
+         [(2, 90), (3, 85), (1, 82)], (5, 80), 32),
+        ("[(1.5, 81), (2, 84), (4.5, 90)], corner (6, 80)",
+         [(1.5, 81), (2, 84), (4.5, 90)], (6, 80), 0.5 + 10 + 15),
         ("a corner at -1: scores [(1, -0.5), (2, 0.5)]", [(1, -0.5), (2, 0.5)], (3, -1), 2),
         ("no point at all", [], (5, 80), 0),
     ]:  # fmt: skip
@@ -121,7 +126,7 @@ def hypervolume(answer):
 
 
 @chapter.exercise(
-    "Work out what each point costs in all: its loss, and its bill.",
+    "Work out what each point comes to in total: its loss, and its bill.",
     "The least loss + price * cost; where two are equal, the one with the lower cost.",
     "min(points, key=lambda p: (p[1] + price * p[0], p[0]))",
 )
@@ -135,8 +140,8 @@ def cheapest(answer):
             same(f"points = {order}, price {price}", answer(order, price), want, rtol=0,
                  rule="The point itself with the least loss + price * cost.")  # fmt: skip
     for order in ([(2, 0.5), (4, 0.25)], [(4, 0.25), (2, 0.5)]):
-        same(f"points = {order}, price 0.125: both 0.75 in all", answer(order, 0.125), (2, 0.5),
-             rule="Two that are equal in all: take the cheaper one.")  # fmt: skip
+        same(f"points = {order}, price 0.125: both 0.75 in total", answer(order, 0.125), (2, 0.5),
+             rule="Of two that are equal in total, take the cheaper one.")  # fmt: skip
     free = [(3, 0.25), (2, 0.25), (9, 0.5)]
     same(f"points = {free}, price 0", answer(free, 0.0), (2, 0.25),
          rule="At price 0 the least loss, and of equals the cheaper one.")  # fmt: skip
@@ -170,7 +175,7 @@ def draw_gates(answer):
     square = torch.linspace(0.05, 0.95, 6, dtype=torch.float64).reshape(2, 3)
     same("a = 0.3 for all, u of the shape (2, 3)", answer(torch.full_like(square, 0.3), square),
          [[want(0.3, u) for u in row] for row in square.tolist()],
-         rule="Every gate for itself: the shape stays.")  # fmt: skip
+         rule="Every gate for itself: the shape should stay.")  # fmt: skip
     dice = torch.Generator().manual_seed(0)
     u_N = torch.rand(100_000, generator=dice, dtype=torch.float64)
     for a in (-1.0, 0.5):
@@ -178,7 +183,7 @@ def draw_gates(answer):
         chance = torch.sigmoid(torch.tensor(a - 2 / 3 * math.log(0.1 / 1.1))).item()
         same(f"100,000 draws with a = {a}: the share above 0",
              (drawn > 0).double().mean(), chance, atol=0.01,
-             rule="What is at most 0 after the stretching is exactly 0.")  # fmt: skip
+             rule="What is at most 0 after the stretching should become exactly 0.")  # fmt: skip
     a_N = _numbers([0.3, -0.2]).requires_grad_()
     drawn = answer(a_N, _numbers([0.5, 0.4]))
     if not drawn.requires_grad:
@@ -272,14 +277,14 @@ def harden(answer):
         with torch.no_grad():
             out = net(x_BD[:, kept])
         same(f"{case}: logits of 7 rows", out, h, atol=1e-5, rtol=1e-5,
-             rule="The small network, given its inputs only, answers as the gated one does.")  # fmt: skip
+             rule="The small network, given its inputs only, should answer as the gated one.")  # fmt: skip
         units = [sum(g > 0 for g in gate) for gate in gates] + [sizes[-1]]
         same(f"{case}: multiply-adds", _count(net),
              sum(a * b for a, b in itertools.pairwise(units)), rtol=0,
-             rule="Closed units are gone on both sides: as an output and as an input.")  # fmt: skip
+             rule="Closed units should be gone on both sides: as an output and as an input.")  # fmt: skip
         same(f"{case}: the old weights", torch.cat([w.flatten() for w in before]),
              torch.cat([layer.weight.detach().flatten() for layer in layers]),
-             rule="The layers that were given stay as they were.")  # fmt: skip
+             rule="The layers that were given should stay as they were.")  # fmt: skip
 
 
 def _count(net):
@@ -363,12 +368,17 @@ def gate_loss(answer):
         raise Miss("The loss must carry a gradient back to p.", "p with requires_grad",
                    "no gradient", "a gradient")  # fmt: skip
     grads = torch.autograd.grad(value, (p_N, one_N, two_N), allow_unused=True)
-    same(f"p = {p}, loss1 = {one}, loss2 = {two}, toll 0.5: gradient of p", grads[0],
-         [(a - b - 0.5) / 4 for a, b in zip(one, two)],
-         rule="p rises where loss1 < loss2 + toll.")  # fmt: skip
+    case = f"p = {p}, loss1 = {one}, loss2 = {two}, toll 0.5: gradient of p"
+    want = [(a - b - 0.5) / 4 for a, b in zip(one, two)]
+    if grads[0] is None:
+        raise Miss(
+            "No gradient reaches p: only p should learn.", case, "no gradient", want
+        )
+    same(case, grads[0], want,
+         rule="The gradient should raise p where loss1 < loss2 + toll.")  # fmt: skip
     moved = [0.0 if grad is None else grad.abs().max().item() for grad in grads[1:]]
     same("the largest gradients that reach loss1 and loss2", moved, [0.0, 0.0],
-         rule="Only p learns: loss1 and loss2 are detached.")  # fmt: skip
+         rule="Only p should learn: detach loss1 and loss2.")  # fmt: skip
 
 
 # ---- architecture ----
@@ -382,7 +392,13 @@ def gate_loss(answer):
 )
 def gumbel_pick(answer):
     "A hard choice that learns."
-    logits, u = [0.5, -1.0, 0.2, 0.4, 0.3], [0.7, 0.97, 0.6, 0.85, 0.3]
+    logits, u = [0.8, 0.0, 1.0, 0.8, -0.5], [0.1, 0.95, 0.4, 0.8, 0.02]
+    row = _numbers([logits]).expand(200, 5), 1.0, _numbers([u]).expand(200, 5)
+    once, again = answer(*row), answer(*row)
+    if isinstance(once, torch.Tensor) and not torch.equal(once, again):
+        raise Miss("All noise should come from u_K: the same u_K gives the same pick.",
+                   f"200 rows of logits {logits} and of u = {u}, T = 1, drawn twice",
+                   "other picks the second time", "the same picks")  # fmt: skip
     noisy = [a - math.log(-math.log(b)) for a, b in zip(logits, u)]
     for T in (1.0, 0.5, 3.0):
         same(f"logits {logits}, T = {T}, u = {u}", answer(_numbers(logits), T, _numbers(u)),
@@ -400,7 +416,7 @@ def gumbel_pick(answer):
     drawn = answer(_numbers([logits]).expand(20_000, 5), 0.7, many)
     same(f"20,000 draws with logits {logits}: how often each is picked", drawn.mean(0),
          _numbers(logits).softmax(0), atol=0.012,
-         rule="Gumbel noise picks each with its softmax chance, whatever T.")  # fmt: skip
+         rule="Each should be picked with its softmax chance, whatever T.")  # fmt: skip
     for T in (1.0, 0.5):
         logits_K = _numbers(logits).requires_grad_()
         value = answer(logits_K, T, _numbers(u)) @ _numbers([1.0, 2.0, 4.0, 8.0, 16.0])

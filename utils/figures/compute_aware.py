@@ -13,7 +13,7 @@ COLOURS = {
 
 
 def _mosaic(ax, images_ND, wrong_N, columns, asked_N=None):
-    "Digits in rows of `columns`; red frames where wrong, blue where asked on."
+    "Digits in rows of `columns`; orange frames where wrong, blue where asked on."
     from matplotlib.patches import Rectangle
 
     rows = -(-len(images_ND) // columns)
@@ -44,7 +44,7 @@ def first_look(digits, small, large, count=40):
         plots.title(ax, f"Its {count} {name}: {sum(wrong)} wrong")
     return fig, (
         f"Left, the {count} images that the small network is surest of, right its {count} "
-        "least sure ones, with a red frame where it reads them wrong: many on the right, "
+        "least sure ones, with an orange frame where it reads them wrong: many on the right, "
         "where the large network is wrong less often."
     )
 
@@ -106,7 +106,7 @@ def lab(digits, first, seconds, hand):
         plots.title(right, f"{asked} of {len(order)} are asked on; {wrong} wrong")
         return fig, (
             f"At {price:.2g} nats per 1,000 multiply-adds, {asked} of {len(order)} images go "
-            f"to the second network, {second} (blue), and {wrong} of all are read wrong (red "
+            f"to the second network, {second} (blue), and {wrong} of all are read wrong (orange "
             f"frames). Over all images: {cost:,.0f} multiply-adds, {score:.1f} % right."
         )
 
@@ -118,10 +118,13 @@ def lab(digits, first, seconds, hand):
 def scales(ratios, finding):
     "{batch: {multiply-adds of the large network: cascade's time / its time}}."
     fig, ax = plots.subplots(size=(7.2, 3.6))
+    starts = [next(iter(row.values())) for row in ratios.values()]
     for (batch, row), colour in zip(ratios.items(), (plots.BLUE, plots.ORANGE)):
         ax.plot(list(row), list(row.values()), "o-", color=colour)
-        top = next(iter(row.items()))
-        ax.annotate(f"{batch} at a time", top, xytext=(8, 4), textcoords="offset points",
+        start = next(iter(row.items()))
+        above = start[1] == max(starts)  # one label above both lines, one below
+        ax.annotate(f"{batch} at a time", start, xytext=(8, 4 if above else -6),
+                    textcoords="offset points", va="bottom" if above else "top",
                     color=colour)  # fmt: skip
     ax.axhline(1, color=plots.BLACK, lw=1, ls=":")
     ax.set(xscale="log", yscale="log", xlabel="multiply-adds of the large network",
@@ -129,9 +132,8 @@ def scales(ratios, finding):
     ax.minorticks_off()
     ax.set_yticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
     ax.set_ylim(0.12, 3)
-    first = [next(iter(row.values())) for row in ratios.values()]
     last = [list(row.values())[-1] for row in ratios.values()]
-    both = min(first) > 1 > max(last)
+    both = min(starts) > 1 > max(last)
     plots.title(ax, "Early decision pays in time once multiply-adds are the time" if both
                 else "How much of the large network's time early decision takes")  # fmt: skip
     return fig, finding

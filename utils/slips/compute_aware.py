@@ -53,6 +53,18 @@ def outputs_only(net):
     return sum(p.out_features for p in _linear(net))
 
 
+@ex.macs.slip(
+    "These are all tables of weights: an embedding's is looked up, only nn.Linear counts."
+)
+def counts_tables(net):
+    return sum(p.numel() for p in net.parameters() if p.ndim == 2)
+
+
+@ex.macs.slip("Only nn.Linear counts: an embedding or a norm has weights, too.")
+def counts_weights(net):
+    return sum(p.weight.numel() for p in net.modules() if hasattr(p, "weight"))
+
+
 @ex.macs.slip("One multiply-add is counted too many per output, or is that the bias?")
 def bias_counts(net):
     return sum((p.in_features + 1) * p.out_features for p in _linear(net))
@@ -192,6 +204,11 @@ def no_front(points, corner):
     return sum((b - a) * (s - lowest) for a, b, (_, s) in zip(ends, ends[1:], inside))
 
 
+@ex.hypervolume.slip("A beaten point takes part: take the front first.")
+def beaten_too(points, corner):
+    return no_front(sorted(points), corner)
+
+
 @ex.hypervolume.slip("A step has the height of its own point, not of the next one.")
 def next_height(points, corner):
     highest, lowest = corner
@@ -215,19 +232,19 @@ def minus(points, price):
 
 
 @ex.cheapest.slip(
-    "Of two that are equal in all, the first of the list is taken: take the cheaper one."
+    "Of two that are equal in total, the first of the list is taken: take the cheaper one."
 )
 def first_of_equals(points, price):
     return min(points, key=lambda p: p[1] + price * p[0])
 
 
-@ex.cheapest.slip("This is what it comes to in all: the point itself is asked for.")
+@ex.cheapest.slip("This is what it comes to in total: the point itself is asked for.")
 def the_sum(points, price):
     return min(p[1] + price * p[0] for p in points)
 
 
 @ex.cheapest.slip(
-    "Of two that are equal in all, the dearer one is taken: take the cheaper one."
+    "Of two that are equal in total, the dearer one is taken: take the cheaper one."
 )
 def dearer_of_equals(points, price):
     return min(points, key=lambda p: (p[1] + price * p[0], -p[0]))
@@ -392,6 +409,12 @@ def forgets_biases(layers, gates):
     return kept[0], nn.Sequential(*parts[:-1])
 
 
+@ex.harden.slip("There is no ReLU between the layers: what is below 0 goes on.")
+def no_relu(layers, gates):
+    kept, parts = _hardened(layers, gates)
+    return kept[0], nn.Sequential(*parts[::2])
+
+
 @ex.harden.slip("There is a ReLU after the last layer: logits may be negative.")
 def relu_at_the_end(layers, gates):
     kept, parts = _hardened(layers, gates)
@@ -543,6 +566,17 @@ def toll_on_stop(p_N, loss1_N, loss2_N, toll):
     return (p_N * (one + toll) + (1 - p_N) * two).mean()
 
 
+@ex.gate_loss.slip("The toll is missing: who asks on pays it.")
+def no_toll(p_N, loss1_N, loss2_N, toll):
+    return (p_N * loss1_N.detach() + (1 - p_N) * loss2_N.detach()).mean()
+
+
+@ex.gate_loss.slip("p is detached: it is the two losses that should be, not p.")
+def p_detached(p_N, loss1_N, loss2_N, toll):
+    p_N = p_N.detach()
+    return (p_N * loss1_N + (1 - p_N) * (loss2_N + toll)).mean()
+
+
 @ex.gate_loss.slip("p is the chance to stop: here it is the chance to ask on.")
 def p_asks(p_N, loss1_N, loss2_N, toll):
     one, two = loss1_N.detach(), loss2_N.detach()
@@ -621,6 +655,18 @@ def wrong_sign(logits_K, T, u_K):
     noisy = logits_K + torch.log(-torch.log(u_K))
     soft = (noisy / T).softmax(-1)
     return _one_hot(noisy) - soft.detach() + soft
+
+
+@ex.gumbel_pick.slip("There is one log too few: Gumbel noise is -log(-log(u)).")
+def one_log(logits_K, T, u_K):
+    noisy = logits_K - torch.log(u_K)
+    soft = (noisy / T).softmax(-1)
+    return _one_hot(noisy) - soft.detach() + soft
+
+
+@ex.gumbel_pick.slip("There is noise of its own: the same u should give the same pick.")
+def own_noise(logits_K, T, u_K):
+    return F.gumbel_softmax(logits_K, T, hard=True)
 
 
 @ex.gumbel_pick.slip("T is not used: it divides logits and noise.")
