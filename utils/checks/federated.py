@@ -1,5 +1,6 @@
 "Chapter 22: clients, drift, masked sums, leaking gradients, the privacy budget."
 
+import functools
 import itertools
 import math
 import random
@@ -382,6 +383,10 @@ def leak_rows(answer):
     same("the same, floor 2: 2 is not above it", answer(dW, db, 2.0), want[1:], rule)
     same("the same, floor 3: no unit", answer(dW, db, 3.0), torch.zeros(0, 3),
          "No unit above the floor: no row, of shape (0, D).")  # fmt: skip
+    same("a faint unit: db = [-1e-5], dW = [[2e-5, -1e-5, 0]]",
+         answer(torch.tensor([[2e-5, -1e-5, 0.0]]).double(),
+                torch.tensor([-1e-5]).double(), 0.0), [[-2.0, 1.0, 0.0]],
+         "Divide by db itself, however small: nothing is added below the line.")  # fmt: skip
     layer = [
         normal(5, 7, seed=1).requires_grad_(),
         normal(5, seed=2).requires_grad_(),
@@ -404,27 +409,28 @@ def leak_rows(answer):
 )
 def private_gradient(answer):
     "Rows cut, added, and noise."
+    near = functools.partial(same, atol=1e-5)  # C / (length + 1e-6) is right as well
     g = np.array([[3.0, 4.0], [0.6, 0.8], [0.3, -0.4], [0.0, 0.0]])
     g = torch.from_numpy(g)
     quiet, noise = torch.zeros(2).double(), torch.tensor([1.0, -2.0]).double()
     rule = (
         "Rows longer than C are cut to the length C, shorter ones stay; then the sum."
     )
-    same("lengths 5, 1, 0.5 and 0, C = 1, no noise, 4 expected",
+    near("lengths 5, 1, 0.5 and 0, C = 1, no noise, 4 expected",
          answer(g, 1.0, 0.0, quiet, 4), [1.5 / 4, 1.2 / 4], rule)  # fmt: skip
-    same(
+    near(
         "the same rows, C = 2", answer(g, 2.0, 0.0, quiet, 4), [2.1 / 4, 2.0 / 4], rule
     )
-    same("the same rows, 8 expected", answer(g, 1.0, 0.0, quiet, 8), [1.5 / 8, 1.2 / 8],
+    near("the same rows, 8 expected", answer(g, 1.0, 0.0, quiet, 8), [1.5 / 8, 1.2 / 8],
          "Divide by the number that was expected, not by the one that came: that number "
          "would tell who took part.")  # fmt: skip
-    same("the same rows, C = 2, sigma = 0.5, noise (1, -2), 5 expected",
+    near("the same rows, C = 2, sigma = 0.5, noise (1, -2), 5 expected",
          answer(g, 2.0, 0.5, noise, 5), [3.1 / 5, 0.0],
          "The noise is sigma * C * noise_P, once, on the sum.")  # fmt: skip
-    same("no row at all, sigma = 3, 4 expected", answer(g[:0], 1.0, 3.0, noise, 4),
+    near("no row at all, sigma = 3, 4 expected", answer(g[:0], 1.0, 3.0, noise, 4),
          [3 / 4, -6 / 4], "A batch without rows still makes its noise.")  # fmt: skip
     g, noise = normal(6, 9, seed=4), normal(9, seed=5)
-    same("6 rows of 9 numbers", answer(g, 2.5, 0.7, noise, 5),
+    near("6 rows of 9 numbers", answer(g, 2.5, 0.7, noise, 5),
          private.private_gradient(g, 2.5, 0.7, noise, 5), rule)  # fmt: skip
 
 

@@ -633,6 +633,15 @@ def mean_row(dW_HD, db_H, floor):
     return (dW_HD[keep] / db_H[keep, None]).mean(0)
 
 
+@ex.leak_rows.slip(
+    "Something was added to db: units at 0 are left out by the floor, and a faint unit's "
+    "row comes out with another length."
+)
+def added_below(dW_HD, db_H, floor):
+    keep = db_H.abs() > floor
+    return dW_HD[keep] / (db_H[keep, None] + 1e-6)
+
+
 # ---- private_gradient ----
 
 
