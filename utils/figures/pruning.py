@@ -81,24 +81,24 @@ def trained(curves, dense, trained_on):
     "{method: {keep: accuracy}}: what training brings back."
     fig, ax = plots.subplots(size=(7.4, 3.6))
     for colour, (name, shares) in zip(COLOURS, curves.items()):
-        xs = [100 * keep for keep in shares]
-        (line,) = ax.plot(xs, list(shares.values()), "o-", color=colour)
+        xs, wrong = [100 * keep for keep in shares], [100 - s for s in shares.values()]
+        (line,) = ax.plot(xs, wrong, "o-", color=colour)
         plots.label_end(ax, line, name)
-    ax.axhline(dense, color=plots.BLACK, lw=1, ls=":")
-    ax.axhline(trained_on, color=plots.BLACK, lw=1, ls=":")
-    ax.text(
-        110,
-        trained_on + 1,
-        "dotted: all weights, and (upper) trained on",
-        va="bottom",
-        fontsize=9,
-    )
-    ax.set(xscale="log", xlabel="weights kept (%)", ylabel="digits right (%)")
+    for share, name, side in (
+        (dense, "all weights", "bottom"),
+        (trained_on, "all weights, trained on", "top"),
+    ):
+        ax.axhline(100 - share, color=plots.BLACK, lw=1, ls=":")
+        up = 1.05 if side == "bottom" else 1 / 1.05
+        ax.text(1.6, up * (100 - share), name, va=side, ha="right", fontsize=9)
+    ax.set(xscale="log", yscale="log", xlabel="weights kept (%)")
+    ax.set_ylabel("digits wrong (%)")
     ax.set_xlim(115, 1.5)
     ticks = [100, 50, 20, 10, 5, 2.5]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
     ax.minorticks_off()
-    ax.set_ylim(min(s for c in curves.values() for s in c.values()) - 6, 109)
+    ax.set_ylim(min(1.5, 0.7 * (100 - trained_on)), 110)
     gap = dense - curves["gradual"][0.05]
     plots.title(ax, f"A twentieth of the weights, trained on: {gap:.1f} points lost")
     told = "; ".join(
@@ -107,8 +107,8 @@ def trained(curves, dense, trained_on):
         for name, c in curves.items()
     )
     return fig, (
-        f"Digits right against the share of weights kept. {told}; all weights, trained on "
-        f"as long: {trained_on:.1f} %."
+        "Digits wrong, on a log scale, against the share of weights kept. Right are, "
+        f"{told}; all weights, trained on as long: {trained_on:.1f} %."
     )
 
 
@@ -170,7 +170,7 @@ def lottery(won, keep):
             x = place + (k - 1) * width
             ax.bar(x, shares[epochs], width=0.9 * width, color=colour,
                    label=kind if place == 0 else None)  # fmt: skip
-            ax.text(x, shares[epochs] + 0.6, f"{shares[epochs]:.1f}", ha="center",
+            ax.text(x, shares[epochs] + 1.6, f"{shares[epochs]:.1f}", ha="center",
                     fontsize=9, color=colour)  # fmt: skip
     ax.set_xticks(range(len(lengths)), [f"{e} epochs" for e in lengths])
     ax.set_ylim(0, 122)
@@ -190,6 +190,11 @@ def lottery(won, keep):
     )
 
 
+def _three(value):
+    "Three digits, zeros at the end as well: 97.1, 0.890."
+    return f"{value:#.3g}"
+
+
 def rankings(tables):
     "{panel: (unit, {score: value}, value with all weights)}: who is best where."
     fig, axes = plots.subplots(1, len(tables), size=(4.7 * len(tables), 3.2))
@@ -198,7 +203,7 @@ def rankings(tables):
     for ax, (panel, (unit, values, whole)) in zip(axes, tables.items()):
         for k, (colour, value) in enumerate(zip(COLOURS, values.values())):
             ax.barh(k, value, color=colour)
-            ax.text(value - 0.015 * whole, k, f"{value:.3g}", va="center", ha="right",
+            ax.text(value - 0.015 * whole, k, _three(value), va="center", ha="right",
                     color="white", fontweight="bold")  # fmt: skip
         ax.set_yticks(range(len(values)), list(values))
         ax.invert_yaxis()
@@ -209,7 +214,7 @@ def rankings(tables):
         plots.title(
             ax, f"{panel}: {max(two, key=two.get)} beats {min(two, key=two.get)}"
         )
-        said.append(f"{panel}, {unit}: " + ", ".join(f"{n} {v:.3g}" for n, v in values.items()))  # fmt: skip
+        said.append(f"{panel}, {unit}: " + ", ".join(f"{n} {_three(v)}" for n, v in values.items()))  # fmt: skip
     return fig, "; ".join(said) + "."
 
 
@@ -221,7 +226,8 @@ def speeds(places):
         at = [i + 0.38 * (k - 0.5) for i in range(len(kinds))]
         ax.barh(at, list(values.values()), 0.34, color=COLOURS[k], label=name)
         for y, value in zip(at, values.values()):
-            ax.text(value * 1.06, y, f"{value:.2f}", va="center", fontsize=9,
+            x = 1.04 if 0.9 < value < 1 else 1.06 * value  # beside the line at 1
+            ax.text(x, y, f"{value:.2f}", va="center", fontsize=9,
                     color=COLOURS[k], bbox={"fc": "white", "ec": "none", "pad": 0.6})  # fmt: skip
     ax.set_yticks(range(len(kinds)), kinds)
     ax.invert_yaxis()
