@@ -168,7 +168,7 @@ NEURONS = [
     (lambda: neurons.cross_entropy(z, labels + 1), "a class is 0 .. 1; y has 1 .. 2"),
     (lambda: neurons.cross_entropy(labels, z), "z_NC has the shape (N, C), not (4,)"),
     (lambda: neurons.cross_entropy(z[:0], labels[:0]), "there is no row"),
-    (lambda: neurons.binary_cross_entropy(column, labels), "one logit a label"),
+    (lambda: neurons.binary_cross_entropy(column, labels), "one logit per label"),
     (lambda: neurons.binary_cross_entropy(y, 2 * labels - 1), "labels are 0 or 1"),
     (lambda: neurons.cross_entropy_gradient(z[:0], labels[:0]), "there is no row"),
     (lambda: neurons.softmax_step(X, labels, W, 0.0, 0.1), "b_H has the shape (H,)"),

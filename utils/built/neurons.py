@@ -106,10 +106,10 @@ def cross_entropy(z_NC, y_N):
 
 
 def binary_cross_entropy(z_N, y_N):
-    "The same for labels 0 and 1 and one logit a row, class 1's: (N,), (N,) -> number."
+    "The same for labels 0 and 1, one logit per row, class 1's: (N,), (N,) -> number."
     z_N, y_N = given.array("z_N", z_N), np.asarray(y_N)
     if z_N.shape != y_N.shape:
-        raise ValueError(f"one logit a label, not {z_N.shape} for {y_N.shape}")
+        raise ValueError(f"one logit per label, not {z_N.shape} for {y_N.shape}")
     if not y_N.size or not 0 <= y_N.min() <= y_N.max() <= 1:
         raise ValueError(f"labels are 0 or 1, at least one of them, not {y_N!r:.60}")
     return np.mean(np.logaddexp(0, z_N) - y_N * z_N)

@@ -279,7 +279,7 @@ def training(losses, accuracies):
     fig, (left, right) = plots.subplots(1, 2, size=(8.2, 3.1))
     epochs = np.arange(len(losses)) + 1
     left.plot(epochs, losses, color=plots.BLUE)
-    left.set(yscale="log", xlabel="epoch", ylabel="training loss, nats")
+    left.set(yscale="log", xlabel="epoch", ylabel="training loss")
     right.plot(epochs, 100 * np.array(accuracies), color=plots.GREEN)
     right.axhline(97, color=plots.BLACK, lw=1, ls=":")
     right.annotate("97 %", (epochs[-1], 97), xytext=(0, -12), textcoords="offset points",

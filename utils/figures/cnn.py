@@ -76,7 +76,8 @@ def _shuffle(pair, scores, count):
                    color=plots.BLUE)  # fmt: skip
     right.annotate("■ shuffled", (0.36, 0.05), xycoords="axes fraction", fontsize=9,
                    color=plots.RED)  # fmt: skip
-    gains = [f"{PER_CENT * (mixed - plain):+.1f}" for plain, mixed in scores.values()]
+    shown = [np.round(PER_CENT * np.array(pair), 1) for pair in scores.values()]
+    gains = [f"{mixed - plain:+.1f}" for plain, mixed in shown]  # as the caption has it
     plots.title(right, f"Shuffled: {gains[0]} points, and {gains[1]} with convolutions")
     told = "; ".join(
         f"the {name} from {PER_CENT * p:.1f} % to {PER_CENT * m:.1f} %"
@@ -310,8 +311,9 @@ def see(nets, X, y, names, most=6, rows=300):
                                    color=plots.PALETTE[at])  # fmt: skip
             axes[2].plot(right, curves[name][right + most], "o", ms=8,
                          color=plots.PALETTE[at])  # fmt: skip
-            axes[2].annotate(name, (0.03, 0.05 + 0.08 * (len(nets) - 1 - at)), fontsize=8,
-                             xycoords="axes fraction", color=plots.PALETTE[at])  # fmt: skip
+            axes[2].annotate(name, (0.5, 0.05 + 0.08 * (len(nets) - 1 - at)), fontsize=8,
+                             xycoords="axes fraction", ha="center",
+                             color=plots.PALETTE[at])  # fmt: skip
         axes[1].set_yticks(range(len(names)), names, fontsize=8)
         axes[1].invert_yaxis()
         axes[1].set(xlim=(0, 100), xlabel="probability, %")

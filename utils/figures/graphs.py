@@ -146,7 +146,7 @@ def pairs(right):
     )
     count = len(next(iter(right.values())))
     return fig, (
-        f"Members placed right for {count} random pairs of labelled members, one dot a "
+        f"Members placed right for {count} random pairs of labelled members, one dot per "
         f"pair; medians: {listed}."
     )
 

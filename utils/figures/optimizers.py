@@ -62,7 +62,7 @@ def house_race(goal=1e-6):
         ax.plot(seen, excess[took[name]], "o", color=COLOURS[name])
         ax.annotate(
             f"{name}\n{took[name]:,} steps", (seen, excess[took[name]]),
-            xytext=(-8, -2), textcoords="offset points", ha="right", va="bottom",
+            xytext=(-23, -2), textcoords="offset points", ha="right", va="bottom",
             color=COLOURS[name],
         )  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="step")
@@ -335,9 +335,9 @@ def stopping(train_losses, valid_losses, best, stop):
     ax.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     plots.title(ax, "Past the best epoch the network learns the wrong labels by heart")
     return fig, (
-        f"Loss by epoch with a fifth of the labels wrong: the training loss keeps falling, "
-        f"the validation loss is lowest at epoch {best} ({valid_losses[best]:.2f}) and ends "
-        f"at {valid_losses[-1]:.2f}."
+        f"Loss by epoch with a fifth of the labels drawn at random: the training loss keeps "
+        f"falling, the validation loss is lowest at epoch {best} ({valid_losses[best]:.2f}) "
+        f"and ends at {valid_losses[-1]:.2f}."
     )
 
 
