@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from utils import check, data, given, plots
 from utils.bench import recordings
 from utils.built import (
+    attacks,
     attention,
     autograd,
     bert,
@@ -26,9 +27,11 @@ from utils.built import (
     compute,
     continual,
     conv,
+    cutting,
     data_parallel,
     descent,
     distill,
+    drift,
     experts,
     failures,
     federated,
@@ -36,6 +39,7 @@ from utils.built import (
     fixed,
     flash,
     fleet,
+    folding,
     fuse,
     gpt,
     gpu,
@@ -44,10 +48,12 @@ from utils.built import (
     int8,
     language,
     lean,
+    load,
     lora,
     muon,
     neurons,
     nn,
+    onnx_file,
     optim,
     packed,
     pipeline,
@@ -63,9 +69,12 @@ from utils.built import (
     roofline,
     rows,
     rules,
+    saliency,
     scaling,
+    sealed,
     secure,
     seq,
+    served,
     sharding,
     systolic,
     tensor_parallel,
@@ -1489,6 +1498,96 @@ COMPUTE = [
         "epochs is a whole number, at least 1, not 0",
     ),
 ]
+
+
+def _deployed_chain():
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+
+
+def _deployed_norm():
+    return torch.nn.BatchNorm2d(5)
+
+
+DEPLOYED = [
+    (lambda: onnx_file.varint(-1), "n is a whole number from 0 to"),
+    (lambda: onnx_file.varint(1.5), "n is a whole number from 0 to"),
+    (lambda: onnx_file.field(0, 1), "number is a whole number from 1 to"),
+    (lambda: onnx_file.onnx_bytes([torch.nn.Tanh()]), "a chain of Linear and ReLU"),
+    (lambda: onnx_file.onnx_bytes([torch.nn.ReLU()]), "a chain of Linear and ReLU"),
+    (lambda: onnx_file.read("net.onnx"), "data is the bytes of a file, not str"),
+    (lambda: onnx_file.read(b""), "no graph in it: this is no ONNX model"),
+    (lambda: onnx_file.read(b"\x3a\xff"), "a number does not end"),
+    (lambda: onnx_file.read(b"\x3a\x05ab"), "field 7 should have 5 bytes: cut short"),
+    (lambda: onnx_file.fields(b"\x0d1234"), "field 1 is of wire type 5, not 0 or 2"),
+    (
+        lambda: folding.fold(torch.nn.Linear(2, 2), _deployed_norm()),
+        "fold(conv, bn) takes a Conv2d and a BatchNorm2d, not Linear and BatchNorm2d",
+    ),
+    (
+        lambda: folding.fold(torch.nn.Conv2d(1, 4, 3), _deployed_norm()),
+        "4 channels leave the convolution, 5 enter the batch norm",
+    ),
+    (
+        lambda: folding.fold(
+            torch.nn.Conv2d(1, 5, 3),
+            torch.nn.BatchNorm2d(5, track_running_stats=False),
+        ),
+        "this batch norm keeps no running statistics",
+    ),
+    (lambda: load.arrivals(0, 5), "rate is a number above 0, not 0"),
+    (lambda: load.arrivals(1.0, 2.5), "n is a whole number, at least 1, not 2.5"),
+    (lambda: load.latencies([1, 2], [1]), "do not fit"),
+    (lambda: load.queued([1, 2], [1]), "do not fit"),
+    (lambda: load.percentile([], 50), "there is no percentile of no values"),
+    (lambda: load.percentile([1.0], 0), "q is a percentage above 0 and up to 100"),
+    (lambda: load.percentile([1.0], 101), "q is a percentage above 0 and up to 100"),
+    (lambda: load.batched([1.0], 0.5, 4, 0), "seconds is a function, not 0.5"),
+    (lambda: load.batched([1.0], len, 0, 0), "limit is a whole number, at least 1"),
+    (lambda: load.batched([1.0], len, 1, -1), "wait is a number of at least 0, not -1"),
+    (lambda: load.Link(0), "rate is a number above 0, not 0"),
+    (lambda: served.Server("no/such.onnx"), "there is no model file"),
+    (lambda: served.Server(app="streamed"), 'app is "module:function", not'),
+    (lambda: cutting.best_cut([1, 2], [1], [1, 1], 5), "2 and 1 layers need as many"),
+    (lambda: cutting.best_cut([1], [1], [1], 5), "one size more: 1 sizes"),
+    (lambda: cutting.best_cut([1], [1], [1, 1], 0), "rate is a number above 0, not 0"),
+    (lambda: sealed.manifest("no/such/folder"), "there is no folder"),
+    (lambda: sealed.mac({}, "secret"), "a key is at least 16 random bytes"),
+    (lambda: sealed.mac({}, b"short"), "a key is at least 16 random bytes"),
+    (lambda: sealed.flip(b"ab", 16), "bit is a whole number from 0 to 15, not 16"),
+    (
+        lambda: attacks.fgsm(_deployed_chain(), 2 * torch.ones(2, 4), [0, 1], 0.1),
+        "pixels lie in 0 .. 1",
+    ),
+    (
+        lambda: attacks.fgsm(_deployed_chain(), torch.ones(2, 4), [0], 0.1),
+        "2 images and 1 labels",
+    ),
+    (
+        lambda: attacks.fgsm(_deployed_chain(), [[0.5] * 4], [0], 0.1),
+        "x_BD is a tensor of floats, (B, D)",
+    ),
+    (
+        lambda: attacks.pgd(
+            _deployed_chain(), torch.ones(1, 4), [0], -0.1, 3, 0.1, torch.ones(1, 4)
+        ),
+        "eps is a number of at least 0, not -0.1",
+    ),
+    (
+        lambda: saliency.integrated_gradients(
+            _deployed_chain(), torch.ones(2, 4), torch.tensor([0]), 4
+        ),
+        "2 images and 1 classes",
+    ),
+    (
+        lambda: saliency.integrated_gradients(
+            _deployed_chain(), torch.ones(1, 4), torch.tensor([0]), 0
+        ),
+        "steps is a whole number, at least 1, not 0",
+    ),
+    (lambda: drift.ks([], [1.0]), "a holds at least one number, and no nan"),
+    (lambda: drift.ks([1.0], [math.nan]), "b holds at least one number, and no nan"),
+    (lambda: drift.ks_limit(10, 10, 1.5), "alpha is a probability between 0 and 1"),
+]
 ROWS = {
     "sharding": SHARDING,
     "scaling": SCALING,
@@ -1530,6 +1629,7 @@ ROWS = {
     "distill, lora, continual": DISTILLED,
     "quant": QUANT,
     "compute": COMPUTE,
+    "deployed": DEPLOYED,
     "tile and kernels": TILE,
     "packed": PACKED,
     "kernels": KERNELS,

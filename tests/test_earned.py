@@ -121,6 +121,17 @@ EARNED = {
         "utils.built.compute": "macs pareto hypervolume cheapest draw_gates expected_macs "
         "harden choose_threshold gate_loss gumbel_pick",
     },
+    "deployment": {
+        "utils.built.onnx_file": "field onnx_bytes",
+        "utils.built.folding": "fold",
+        "utils.built.load": "queued",
+        "utils.built.served": "collect",
+        "utils.built.cutting": "best_cut",
+        "utils.built.sealed": "verify",
+        "utils.built.attacks": "pgd",
+        "utils.built.saliency": "integrated_gradients",
+        "utils.built.drift": "ks",
+    },
     "attention": {
         "utils.built.attention": "attention causal_mask window_mask split_heads "
         "repeat_heads rotate",
