@@ -121,6 +121,11 @@ EARNED = {
         "utils.built.compute": "macs pareto hypervolume cheapest draw_gates expected_macs "
         "harden choose_threshold gate_loss gumbel_pick",
     },
+    "capstone": {
+        "utils.built.plan": "size_up fit_machine wire file_bytes with_kills plan score "
+        "machine_of card",
+        "utils.built.release": "snapshot",
+    },
     "attention": {
         "utils.built.attention": "attention causal_mask window_mask split_heads "
         "repeat_heads rotate",
