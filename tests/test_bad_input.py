@@ -57,6 +57,7 @@ from utils.built import (
     optim,
     packed,
     pipeline,
+    plan,
     planner,
     pool,
     precision,
@@ -65,6 +66,7 @@ from utils.built import (
     pruning,
     quant,
     recurrent,
+    release,
     resnet,
     roofline,
     rows,
@@ -1587,8 +1589,55 @@ DEPLOYED = [
     (lambda: drift.ks([], [1.0]), "a holds at least one number, and no nan"),
     (lambda: drift.ks([1.0], [math.nan]), "b holds at least one number, and no nan"),
     (lambda: drift.ks_limit(10, 10, 1.5), "alpha is a probability between 0 and 1"),
+CAPSTONE_SHAPE = plan.Shape(5, 8, 1, 2, 2, 8)
+CAPSTONE_CHIP = {"name": "a chip", "bf16_tflops": 100.0, "bandwidth_gb_s": 500.0}
+CAPSTONE = [
+    (lambda: plan.size_up((5, 8, 1, 2, 2, 8), 1, 1), "shape is a Shape(V, E, L, H"),
+    (
+        lambda: plan.size_up(CAPSTONE_SHAPE._replace(H=3), 1, 1),
+        "heads divide the width",
+    ),
+    (lambda: plan.size_up(CAPSTONE_SHAPE._replace(L=0), 1, 1), "L is a whole number"),
+    (lambda: plan.size_up(CAPSTONE_SHAPE, 1.5, 1), "rows is a whole number"),
+    (lambda: plan.fit_machine([(1.0, [1.0])]), "at least two different amounts"),
+    (lambda: plan.fit_machine([(1.0, [0.0]), (2, [1])]), "takes more than 0 seconds"),
+    (
+        lambda: plan.fit_machine([(1, [2.0]), (2, [1.0])]),
+        "more work did not take longer",
+    ),
+    (lambda: plan.wire(10, 0, 0, 0), "ranks is a whole number"),
+    (lambda: plan.wire(10, 2, -1, 0), "alpha is a number of at least 0"),
+    (lambda: plan.file_bytes([(3, 8)], 4, 3), "groups of 3 do not divide rows of 8"),
+    (lambda: plan.file_bytes([(3, 8)], 9, 4), "bits is a whole number from 1 to 8"),
+    (
+        lambda: plan.with_kills(9, 3, (10,), (1, 1, 1)),
+        "a kill is a whole number from 1",
+    ),
+    (lambda: plan.plan(CAPSTONE_SHAPE, None, None), "job is a Job, not NoneType"),
+    (lambda: plan.score({"a": 1}, {"b": 1}), "nothing that was predicted"),
+    (lambda: plan.score({"a": 1}, {"a": 0}), "measured a is a number above 0"),
+    (lambda: plan.machine_of({"name": "old"}, 1e9), "old has no bf16 peak"),
+    (lambda: plan.machine_of(CAPSTONE_CHIP, 1e9, 40), "mfu is a share of the peak"),
+    (
+        lambda: plan.card("it", {"data": "a text"}),
+        "nothing of: licence, numbers, limits",
+    ),
+    (lambda: release.compress(a_gpt(), 5, 4), "bits is 4 or 8, not 5"),
+    (lambda: release.write_folder("no", a_gpt(), "ab"), "a text of 5 characters"),
+    (lambda: release.write_folder("no", a_gpt(), "abcde"), "a folder without a card"),
+    (
+        lambda: release.config_of(a_gpt(tied=True), 4, 8),
+        "chapter 09's own block, with no options changed",
+    ),
+    (lambda: release.read_folder("no such folder"), "lacks model.safetensors, config"),
+    (lambda: release.snapshot(a_gpt(), [], -1), "step is a whole number, at least 0"),
+    (
+        lambda: release.restore({"optimizers": [], "model": {}}, a_gpt(), [1]),
+        "the snapshot is of 0 optimizers, not 1",
+    ),
 ]
 ROWS = {
+    "capstone": CAPSTONE,
     "sharding": SHARDING,
     "scaling": SCALING,
     "faster": FASTER,

@@ -132,6 +132,11 @@ EARNED = {
         "utils.built.saliency": "integrated_gradients",
         "utils.built.drift": "ks",
     },
+    "capstone": {
+        "utils.built.plan": "size_up fit_machine wire file_bytes with_kills plan score "
+        "machine_of card",
+        "utils.built.release": "snapshot",
+    },
     "attention": {
         "utils.built.attention": "attention causal_mask window_mask split_heads "
         "repeat_heads rotate",
