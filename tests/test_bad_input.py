@@ -1589,6 +1589,8 @@ DEPLOYED = [
     (lambda: drift.ks([], [1.0]), "a holds at least one number, and no nan"),
     (lambda: drift.ks([1.0], [math.nan]), "b holds at least one number, and no nan"),
     (lambda: drift.ks_limit(10, 10, 1.5), "alpha is a probability between 0 and 1"),
+]
+
 CAPSTONE_SHAPE = plan.Shape(5, 8, 1, 2, 2, 8)
 CAPSTONE_CHIP = {"name": "a chip", "bf16_tflops": 100.0, "bandwidth_gb_s": 500.0}
 CAPSTONE = [
