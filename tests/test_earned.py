@@ -121,6 +121,11 @@ EARNED = {
         "utils.built.compute": "macs pareto hypervolume cheapest draw_gates expected_macs "
         "harden choose_threshold gate_loss gumbel_pick",
     },
+    "serving": {
+        "utils.built.paged": "users Pool paged_attention prefix_keys",
+        "utils.built.engine": "decode_step continuous share_out preempt",
+        "utils.built.speculative": "accept speculate",
+    },
     "attention": {
         "utils.built.attention": "attention causal_mask window_mask split_heads "
         "repeat_heads rotate",
