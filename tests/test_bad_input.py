@@ -32,6 +32,7 @@ from utils.built import (
     descent,
     distill,
     drift,
+    engine,
     experts,
     failures,
     federated,
@@ -56,6 +57,7 @@ from utils.built import (
     onnx_file,
     optim,
     packed,
+    paged,
     pipeline,
     plan,
     planner,
@@ -78,6 +80,7 @@ from utils.built import (
     seq,
     served,
     sharding,
+    speculative,
     systolic,
     tensor_parallel,
     thin,
@@ -1439,6 +1442,58 @@ SHARDING = [
     (lambda: sharding.pretend(2, 2).__enter__(), "rank is a whole number from 0 to 1"),
 ]
 
+SERVED_GPT = gpt.GPT(5, 8, 1, 1, 4)
+SERVED_ENGINE = engine.Engine(SERVED_GPT, slots=2, blocks=3, block=4)
+SERVED_DICE = np.random.default_rng(0)
+SERVING = [
+    (lambda: paged.users([3], -1, 4, 16), "memory is a number of at least 0, not -1"),
+    (
+        lambda: paged.users([0], 99, 4, 16),
+        "a length is a whole number, at least 1, not 0",
+    ),
+    (lambda: paged.Pool(0), "blocks is a whole number, at least 1, not 0"),
+    (lambda: paged.Pool(3).release(1), "nobody has block 1"),
+    (lambda: paged.Pool(3).share(3), "a block's number is a whole number from 0 to 2"),
+    (lambda: paged.Pool(3, 4).extend([], 13), "4 blocks are needed, 3 are free"),
+    (
+        lambda: SERVED_GPT(
+            torch.zeros(1, 1, dtype=torch.long),
+            cache=paged.Paged(SERVED_GPT, 3, 4).rows([[1]]),
+            positions=torch.tensor([[4]]),
+        ),
+        "position 4 in a table of 4 tokens",
+    ),
+    (
+        lambda: engine.Engine(SERVED_GPT, slots=8, budget=8),
+        "budget is a whole number, at least 9",
+    ),
+    (lambda: SERVED_ENGINE.add([], 3), "a list of at least one token"),
+    (lambda: SERVED_ENGINE.add([5], 3), "whole numbers 0 to 4"),
+    (lambda: SERVED_ENGINE.add([1], 0), "count is a whole number of tokens to write"),
+    (lambda: SERVED_ENGINE.add([1] * 9, 4), "more than the 12 that fit"),
+    (
+        lambda: SERVED_ENGINE.add([1], 2, temperature=-1),
+        "temperature is a number of at least 0",
+    ),
+    (
+        lambda: engine.count_steps([1, 2], 2, lambda waiting, running, slots: []),
+        "0 requests were chosen for 2 slots",
+    ),
+    (
+        lambda: speculative.plain(SERVED_GPT, [1], 2, 7),
+        "np.random.default_rng(seed), not 7",
+    ),
+    (
+        lambda: speculative.speculate(SERVED_GPT, None, [1], 2, 2, SERVED_DICE),
+        "draft is a function, not None",
+    ),
+    (
+        lambda: speculative.speculate(SERVED_GPT, len, [1], 2, 0, SERVED_DICE),
+        "K is a whole number, at least 1, not 0",
+    ),
+    (lambda: speculative.per_call(-1, 2), "kept is a number of at least 0, not -1"),
+]
+
 COMPUTE_NET = torch.nn.Linear(3, 2)
 COMPUTE = [
     (lambda: compute.macs([3, 2]), "net is a torch.nn.Module, not list"),
@@ -1681,6 +1736,7 @@ ROWS = {
     "quant": QUANT,
     "compute": COMPUTE,
     "deployed": DEPLOYED,
+    "paged, engine, speculative": SERVING,
     "tile and kernels": TILE,
     "packed": PACKED,
     "kernels": KERNELS,

@@ -137,6 +137,11 @@ EARNED = {
         "machine_of card",
         "utils.built.release": "snapshot",
     },
+    "serving": {
+        "utils.built.paged": "users Pool paged_attention prefix_keys",
+        "utils.built.engine": "decode_step continuous share_out preempt",
+        "utils.built.speculative": "accept speculate",
+    },
     "attention": {
         "utils.built.attention": "attention causal_mask window_mask split_heads "
         "repeat_heads rotate",
