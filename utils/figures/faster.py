@@ -170,7 +170,7 @@ def rungs(pace, peak, where, unit="MiB"):
         1, 2, size=(8.6, 0.36 * len(names) + 1.2), sharey=True
     )
     for ax, values, worse, label in (
-        (left, pace, lambda now, before: now < before, "tokens per second"),
+        (left, pace, lambda now, before: now < 0.97 * before, "tokens per second"),
         (right, peak, lambda now, before: now > 1.02 * before, f"peak memory, {unit}"),
     ):
         numbers = [values[name] for name in names]
@@ -190,7 +190,7 @@ def rungs(pace, peak, where, unit="MiB"):
     fastest = max(pace, key=pace.get)
     gain = pace[fastest] / pace[names[0]]
     plots.title(
-        left, f"{where}: up to {gain:.1f} times; red: worse than the rung before"
+        left, f"{where}: up to {gain:.1f} times; red: clearly worse than before"
     )
     return fig, (
         f"Tokens per second and peak memory of {len(names)} rungs, {where}: fastest is "

@@ -82,7 +82,7 @@ def steps(sizes, seconds, strides, per_number):
     right.set_xticks(strides, [str(s) for s in strides])
     right.minorticks_off()
     right.axvline(64, color=plots.BLACK, lw=1, ls=":")
-    plots.title(right, f"A line per number: {line:.1f} times one of 4 bytes")
+    plots.title(right, f"64 bytes apart: {line:.1f} times as long")
     return fig, (
         f"A jump in a table of {sizes[-1] / 2**20:.0f} MiB takes {grown:.1f} times as long "
         f"as in the quickest one; a number read with a stride of 64 bytes "

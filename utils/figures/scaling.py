@@ -251,7 +251,7 @@ def spend(doublings=7, size=10):
     )
     return fig, (
         f"{C / 1e9:.3g} GFLOP spent on {hidden} hidden units, which leaves {D:,.0f} tokens: "
-        f"the law tells a loss of {here:.2f}. At the best size, near "
+        f"the law predicts a loss of {here:.2f}. At the best size, near "
         f"{best_N / PER_HIDDEN:.0f} units, it would be {best:.2f}; this one is {off}. "
         "Black dots are recorded runs of this budget."
     )
