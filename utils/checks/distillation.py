@@ -50,7 +50,11 @@ def soften(answer):
              "The softmax of each row's logits divided by T.")  # fmt: skip
     z = torch.tensor([[3000.0, 2000.0, 2900.0]])
     same("logits [[3000, 2000, 2900]], T = 100", answer(z, 100.0),
-         [_slow_softmax([30.0, 20.0, 29.0])], "Large logits must not overflow.")  # fmt: skip
+         [_slow_softmax([30.0, 20.0, 29.0])],
+         "T divides the logits: after the softmax small probabilities are already 0.")  # fmt: skip
+    z = torch.tensor([[3000.0, 2000.0, 2990.0]], dtype=torch.float64)
+    same("logits [[3000, 2000, 2990]], T = 2", answer(z, 2.0),
+         [_slow_softmax([1500.0, 1000.0, 1495.0])], "Large logits must not overflow.")  # fmt: skip
 
 
 def _slow_kd(student, teacher, y, T, share):
@@ -82,12 +86,16 @@ def kd_loss(answer):
              "T = 1; both are means over the rows.")  # fmt: skip
     z, y = _normal(5, 4, seed=3), _whole(5, 4, seed=3)
     same("student = teacher, T = 3, share = 1", answer(z, z.clone(), y, 3.0, 1.0), 0.0,
-         "Who says what the teacher says has nothing to learn: KL is 0.")  # fmt: skip
-    sure = torch.tensor([[200.0, 0.0, -50.0], [0.0, 0.0, 300.0]], dtype=torch.float64)
+         "Who says what the teacher says has nothing to learn: KL is 0.", atol=1e-6)  # fmt: skip
+    sure = torch.tensor([[2000.0, 0.0, -500.0], [0.0, 0.0, 900.0]], dtype=torch.float64)
     flat = torch.zeros(2, 3, dtype=torch.float64)
     got = answer(flat, sure, torch.tensor([0, 2]), 1.0, 1.0)
-    same("a teacher that is sure (logits 200, 0, -50), share = 1", got, math.log(3),
+    same("a very sure teacher (logits 2000, 0, -500), share = 1", got, math.log(3),
          "A probability of 0 counts 0, not nan.", rtol=1e-4)  # fmt: skip
+    got = answer(sure, flat, torch.tensor([0, 2]), 1.0, 1.0)
+    same("a very sure student (logits 2000, 0, -500), share = 1", got, 1050 - math.log(3),
+         "The student's logarithms stay finite: log_softmax, not log of softmax.",
+         rtol=1e-4)  # fmt: skip
     teacher = _normal(6, 5, seed=8).requires_grad_()
     student = _normal(6, 5, seed=9).requires_grad_()
     answer(student, teacher, _whole(6, 5), 2.0, 0.7).backward()
@@ -115,10 +123,10 @@ def kd_loss(answer):
 def out_of_fold(answer):
     "Each row judged by a model that has not seen it."
     for N, folds in ((11, 3), (7, 7), (10, 2), (13, 5)):
-        X, y = _normal(N, 4, seed=N), _whole(N, 3, seed=N)
+        X, y = _normal(N, 4, seed=N, kind=torch.float32), _whole(N, 3, seed=N)
         lessons = []
 
-        def learn(X_ND, y_N, lessons=lessons):
+        def function(X_ND, y_N, lessons=lessons):
             if len(X_ND) != len(y_N):
                 raise Miss("learn gets as many rows as labels.", "learn(X, y)",
                            f"{len(X_ND)} rows, {len(y_N)} labels", "as many")  # fmt: skip
@@ -127,7 +135,7 @@ def out_of_fold(answer):
             return lambda Z_ND: Z_ND @ counts.T + X_ND.sum()
 
         case = f"{N} rows in {folds} folds"
-        got = answer(learn, X.clone(), y.clone(), folds)
+        got = answer(function, X.clone(), y.clone(), folds)
         same(f"{case}: how often `learn` was called", len(lessons), folds,
              "One model for each fold.")  # fmt: skip
         want = []
@@ -144,7 +152,7 @@ def out_of_fold(answer):
             )
         same(case, got, want,
              "Row i is judged by the model that learnt from all rows j with j % folds != "
-             "i % folds, and stays at its place.", rtol=1e-5)  # fmt: skip
+             "i % folds, and stays at its place.", rtol=1e-4, atol=1e-4)  # fmt: skip
 
 
 @chapter.exercise(
@@ -228,7 +236,7 @@ def low_rank_for(answer):
     same(f"{case}: B @ A", _shapes(case, answer(W, C, 1), 3, 3, 1),
          [[0, 0, 0], [0, 0, 0], [0, 0, 2]],
          "The inputs have the sizes 0.2, 1 and 3: the outputs 0.5, 3 and 6.", atol=1e-5)  # fmt: skip
-    for H, D, r in ((5, 7, 2), (7, 4, 2), (6, 6, 1), (3, 5, 3)):
+    for H, D, r in ((3, 4, 2), (4, 3, 2), (3, 3, 1), (2, 4, 2)):
         W = _normal(H, D, seed=H + 2 * D)
         X = _normal(40, D, seed=5) @ _normal(D, D, seed=6) + 1
         C = X.T @ X / 40
@@ -237,15 +245,9 @@ def low_rank_for(answer):
         Y = X @ W.T  # outputs (40, H): project them on their strongest directions
         values, U = torch.linalg.eigh(Y.T @ Y)
         U = U[:, values.argsort(descending=True)[:r]]
-        same(f"{case}: X @ (B @ A).T", X @ got.T, Y @ U @ U.T,
+        same(f"{case}: B @ A", got, U @ U.T @ W,
              "The outputs of these rows come as close as rank r allows.", rtol=1e-4,
              atol=1e-4)  # fmt: skip
-
-
-def _lora(answer, layer, r, alpha):
-    torch.manual_seed(3)
-    made = answer(copy.deepcopy(layer), r, alpha)
-    return made
 
 
 @chapter.exercise(
@@ -258,42 +260,58 @@ def _lora(answer, layer, r, alpha):
 )
 def LoRA(answer):
     "A frozen layer with a small one beside it."
-    for H, D, r, alpha, bias in ((5, 7, 2, 6.0, True), (4, 3, 3, 1.0, True), (3, 6, 1, 4.0, False)):  # fmt: skip
+    for H, D, r, alpha, bias, rows in ((3, 4, 2, 3.0, True, (2, 1)), (2, 3, 1, 1.0, True, (3,)),
+                                       (3, 2, 1, 4.0, False, ())):  # fmt: skip
         layer = nn.Linear(D, H, bias=bias).double()
         layer.weight.data = _normal(H, D, seed=H)
         if bias:
             layer.bias.data = _normal(H, seed=D)
-        case = f"a layer {D} -> {H}, r = {r}, alpha = {alpha:g}"
-        x = _normal(4, 2, D, seed=9)
-        part = _lora(answer, layer, r, alpha).double()
-        same(f"{case}, not trained yet: the output", part(x), layer(x),
-             "B begins at 0: it is the frozen layer.")  # fmt: skip
-        A, B = _normal(r, D, seed=11), _normal(H, r, seed=12)
-        part.A.data, part.B.data = A.clone(), B.clone()
-        weight = layer.weight.data + alpha / r * B @ A
-        want = F.linear(x, weight, layer.bias)
-        same(f"{case}, B not 0: the output", part(x), want,
-             "layer(x) + alpha / r * x A' B'.")  # fmt: skip
-        part(x).sum().backward()
-        same(f"{case}: the gradient of B", part.B.grad,
-             alpha / r * torch.outer(torch.ones(H).double(), (x @ A.T).sum((0, 1))),
-             "B and A learn: the gradient must reach them.")  # fmt: skip
-        same(f"{case}: the frozen weight learns", part.layer.weight.requires_grad, False,
-             "The layer is frozen: requires_grad_(False).")  # fmt: skip
-        merged = part.merge()
-        same(f"{case}: the kind of merge()", isinstance(merged, nn.Linear), True,
-             "One nn.Linear.")  # fmt: skip
-        same(f"{case}: merge()'s output", merged(x), want,
-             "One layer with the weight W + alpha / r * B A computes the same.")  # fmt: skip
-        same(f"{case}: the output after merge()", part(x), want,
-             "merge() returns a new layer and leaves this one as it is.")  # fmt: skip
-        same(f"{case}: the frozen weight after merge()", part.layer.weight, layer.weight,
-             "The frozen layer stays as it was.")  # fmt: skip
-        merged.weight.data += 1
-        if bias:
-            merged.bias.data += 1
-        same(f"{case}: the output after 1 was added to the merged layer", part(x), want,
-             "The merged layer has numbers of its own.")  # fmt: skip
+        x = _normal(*rows, D, seed=9)
+        case = f"a layer {D} -> {H}{'' if bias else ' without bias'}, r = {r}"
+        case = f"{case}, alpha = {alpha:g}, x {tuple(x.shape)}"
+        try:
+            _adapts(answer, case, layer, x, r, alpha)
+        except (Miss, NotImplementedError):
+            raise
+        except Exception as error:  # the reader's own: with which layer was it?
+            error.args = (f"{error} ({case})",)
+            raise
+
+
+def _adapts(answer, case, layer, x, r, alpha):
+    (H, D), bias = layer.weight.shape, layer.bias is not None
+    torch.manual_seed(3)
+    part = answer(copy.deepcopy(layer), r, alpha).double()
+    same(f"{case}, not trained yet: the output", part(x), layer(x),
+         "B begins at 0: it is the frozen layer.")  # fmt: skip
+    A, B = _normal(r, D, seed=11), _normal(H, r, seed=12)
+    part.A.data, part.B.data = A.clone(), B.clone()
+    want = F.linear(x, layer.weight.data + alpha / r * B @ A, layer.bias)
+    got = part(x)
+    same(f"{case}, B not 0: the output", got, want, "layer(x) + alpha / r * x A' B'.")
+    if got.requires_grad:
+        got.sum().backward()
+    fed_D, ones_H = x.reshape(-1, D).sum(0), torch.ones(H).double()
+    for name, p, wish in (("B", part.B, torch.outer(ones_H, A @ fed_D)),
+                          ("A", part.A, torch.outer(B.T @ ones_H, fed_D))):  # fmt: skip
+        same(f"{case}: the gradient of {name}", torch.zeros_like(p) if p.grad is None else p.grad,
+             alpha / r * wish, "B and A learn: the gradient must reach them.")  # fmt: skip
+    same(f"{case}: the frozen weight learns", part.layer.weight.requires_grad, False,
+         "The layer is frozen: requires_grad_(False).")  # fmt: skip
+    merged = part.merge()
+    same(f"{case}: the kind of merge()", isinstance(merged, nn.Linear), True,
+         "One nn.Linear.")  # fmt: skip
+    same(f"{case}: merge()'s output", merged(x), want,
+         "One layer with the weight W + alpha / r * B A computes the same.")  # fmt: skip
+    same(f"{case}: the output after merge()", part(x), want,
+         "merge() returns a new layer and leaves this one as it is.")  # fmt: skip
+    same(f"{case}: the frozen weight after merge()", part.layer.weight, layer.weight,
+         "The frozen layer stays as it was.")  # fmt: skip
+    merged.weight.data += 1
+    if bias:
+        merged.bias.data += 1
+    same(f"{case}: the output after 1 was added to the merged layer", part(x), want,
+         "The merged layer has numbers of its own.")  # fmt: skip
 
 
 # ---- fusing ----
@@ -361,13 +379,13 @@ def average(answer):
 )
 def forgetting(answer):
     "Best minus last."
-    m = torch.tensor([[0.9, 0.3, 0.2], [0.5, 0.8, 0.3], [0.4, 0.6, 0.9]])
-    same("rows [.9 .3 .2], [.5 .8 .3], [.4 .6 .9]", answer(m), 0.35,
-         "Task 1 falls from 0.9 to 0.4, task 2 from 0.8 to 0.6; the last has had no time to "
-         "be forgotten.", rtol=1e-5)  # fmt: skip
+    m = torch.tensor([[0.5, 0.3, 0.2], [0.9, 0.8, 0.3], [0.4, 0.6, 0.9]])
+    same("rows [.5 .3 .2], [.9 .8 .3], [.4 .6 .9]", answer(m), 0.35,
+         "Task 1 falls from its best, 0.9, to 0.4, task 2 from 0.8 to 0.6; the last has had "
+         "no time to be forgotten.", rtol=1e-5)  # fmt: skip
     m = torch.tensor([[0.5, 0.9], [0.8, 0.7]])
     same("rows [.5 .9], [.8 .7]", answer(m), 0.0,
-         "Task 1 is at its best in the end: nothing is forgotten.", atol=1e-6)  # fmt: skip
+         "Task 1 is at its best in the end, and the last row counts: nothing is forgotten.", atol=1e-6)  # fmt: skip
     for T in (2, 4, 5):
         m = torch.rand(T, T, generator=torch.Generator().manual_seed(T))
         m[0, 1:] = 0.99  # by chance, before it was learnt: does not count
@@ -420,7 +438,7 @@ def fisher(answer):
             n for n, t in net.state_dict().items() if not torch.equal(t, before[n])
         ]
         same(f"{case}: tensors of the network that changed", len(moved), 0,
-             "The network is only asked.")  # fmt: skip
+             "No weight changes: the network is only asked.")  # fmt: skip
 
 
 @chapter.exercise(

@@ -30,33 +30,22 @@ def never_saw_3(X_ND, y_N, X_test, y_test):
     return found
 
 
-def _bars(ax, values, colour, unit="", where=None, width=0.6):
-    places = range(len(values)) if where is None else where
-    ax.bar(places, values, width=width, color=colour)
-    for x, value in zip(places, values):
-        ax.annotate(f"{value:.0f}{unit}", (x, value), (0, 2), textcoords="offset points",
-                    ha="center", va="bottom", fontsize=9)  # fmt: skip
-
-
 def first_look(found):
     "{what the student learnt from: (raw, raised, all)}."
-    fig, ax = plots.subplots(1, 1, size=(6.6, 3.2))
-    for k, (raw, raised, _) in enumerate(found.values()):
-        _bars(ax, [raw, raised], COLOURS[k], where=[k - 0.2, k + 0.2], width=0.36)
-        for x, text in ((k - 0.2, "as it is"), (k + 0.2, "bias raised")):
-            ax.annotate(text, (x, 0), (0, -5), textcoords="offset points", ha="center",
-                        va="top", fontsize=9)  # fmt: skip
-    ax.set_xticks(range(len(found)), [f"\nlearnt from {name}" for name in found])
+    fig, ax = plots.subplots(1, 1, size=(5.2, 2.6))
+    values = [raw for raw, _, _ in found.values()]
+    ax.bar(range(len(values)), values, width=0.5, color=COLOURS[: len(values)])
+    for x, value in enumerate(values):
+        ax.annotate(f"{value:.0f} %", (x, value), (0, 2), textcoords="offset points",
+                    ha="center", va="bottom", fontsize=9)  # fmt: skip
+    ax.set_xticks(range(len(found)), [f"learnt from {name}" for name in found])
     ax.tick_params(axis="x", length=0)
-    ax.set(ylabel="3s found (%)", ylim=(0, 105))
+    ax.set(ylabel="3s read (%)", ylim=(0, 105), xlim=(-0.6, len(found) - 0.4))
     plots.title(
-        ax, f"Never shown a 3: {found['the teacher'][1]:.0f} % of them are read"
+        ax, f"Never shown a 3: {found['the teacher'][0]:.0f} % of them are read"
     )
-    told = "; ".join(
-        f"learnt from {n}: {a:.0f} %, bias raised {b:.0f} % (all digits {c:.0f} %)"
-        for n, (a, b, c) in found.items()
-    )
-    return fig, f"The share of the 3s found by students that never saw one. {told}."
+    told = "; ".join(f"learnt from {n}: {a:.0f} %" for n, (a, _, _) in found.items())
+    return fig, f"The share of the 3s read by students that never saw one. {told}."
 
 
 # ---- few labels ----
@@ -89,14 +78,20 @@ def suspects(X_ND, y_N, logits_NC, wrong_N, caught):
     "The eight labels believed least that were planted, and the eight that were not."
     belief_N = logits_NC.softmax(1)[torch.arange(len(y_N)), y_N]
     fig, axes = plots.subplots(2, 8, size=(8.6, 3.3))
-    for row, group_N, colour in ((0, wrong_N, plots.BLUE), (1, ~wrong_N, plots.ORANGE)):
+    for row, group_N, colour, head in (
+        (0, wrong_N, plots.BLUE, "planted"),
+        (1, ~wrong_N, plots.ORANGE, "the data's own"),
+    ):
         places = group_N.nonzero()[:, 0]
         places = places[belief_N[places].argsort()][:8]
         for ax, i in zip(axes[row], places.tolist()):
             ax.imshow(X_ND[i].reshape(8, 8).numpy(), cmap="gray_r")
             ax.axis("off")
             says = logits_NC[i].argmax().item()
-            ax.set_title(f"{int(y_N[i])}, net: {says}", fontsize=9, color=colour)
+            ax.set_title(f"label {int(y_N[i])}\nnet {says}", fontsize=9, color=colour)
+        axes[row][0].annotate(head, (-0.3, 0.5), xycoords="axes fraction", fontsize=10,
+                              fontweight="bold", color=colour, rotation=90, ha="center",
+                              va="center")  # fmt: skip
     recall = caught["out of fold"][1]
     fig.suptitle(
         f"Out of fold: {100 * recall:.0f} % of the wrong labels are suspected", x=0.02,
@@ -201,7 +196,7 @@ def lab(measure):
         ends = ", ".join(f"{v:.0f}" for v in matrix[-1].tolist())
         return fig, (
             f"{scenario}, {cure}{extra}: after all five tasks, {ends} % of tasks 1 to 5 are "
-            "read right. Left every task after every task, right the same as lines."
+            "read right. Left: each task's accuracy after each task; right: the same as lines."
         )
 
     draw.book = {"images": [10, 100, 500], "strength": [30, 3000]}

@@ -41,8 +41,16 @@ def logarithms(logits_NC, T):
 
 @ex.soften.slip("exp overflows for large logits: take off the largest, or use softmax.")
 def overflows(logits_NC, T):
-    e = (logits_NC / T * 10).exp() ** 0.1
+    e = (logits_NC / T).exp()
     return e / e.sum(1, keepdim=True)
+
+
+@ex.soften.slip(
+    "T is applied after the softmax: small probabilities have already become 0."
+)
+def power_after(logits_NC, T):
+    p = logits_NC.softmax(1) ** (1 / T)
+    return p / p.sum(1, keepdim=True)
 
 
 @ex.soften.slip("A softmax of a softmax: the temperature divides the logits.")
@@ -146,9 +154,28 @@ def not_logarithms(student_NC, teacher_NC, y_N, T, share):
     "p.log() is -inf where the teacher is sure: log_softmax, or F.kl_div with p."
 )
 def log_of_zero(student_NC, teacher_NC, y_N, T, share):
-    p = (10 * teacher_NC.detach() / T).softmax(1) ** 0.1
-    p = p / p.sum(1, keepdim=True)
+    p = (teacher_NC.detach() / T).softmax(1)
     kl = (p * (p.log() - (student_NC / T).log_softmax(1))).sum(1).mean()
+    return share * T**2 * kl + (1 - share) * F.cross_entropy(student_NC, y_N)
+
+
+@ex.kd_loss.slip(
+    "The logarithm of the student's softmax is -inf where it is 0: log_softmax."
+)
+def log_of_student_zero(student_NC, teacher_NC, y_N, T, share):
+    p = (teacher_NC.detach() / T).softmax(1)
+    log_q = (student_NC / T).softmax(1).log()
+    kl = F.kl_div(log_q, p, reduction="batchmean")
+    return share * T**2 * kl + (1 - share) * F.cross_entropy(student_NC, y_N)
+
+
+@ex.kd_loss.slip(
+    "A small number is added inside the student's logarithm: log_softmax is exact."
+)
+def log_of_more(student_NC, teacher_NC, y_N, T, share):
+    p = (teacher_NC.detach() / T).softmax(1)
+    log_q = ((student_NC / T).softmax(1) + 1e-8).log()
+    kl = F.kl_div(log_q, p, reduction="batchmean")
     return share * T**2 * kl + (1 - share) * F.cross_entropy(student_NC, y_N)
 
 
@@ -367,6 +394,14 @@ def whole_C(W_HD, C_DD, r):
     return _through(W_HD, C_DD, r, torch.linalg.inv(C_DD))
 
 
+@ex.low_rank_for.slip(
+    "L is taken out turned: A L^-1 means `solve(L.T, A.T).T`, or A @ inv(L)."
+)
+def turned_inverse(W_HD, C_DD, r):
+    L = torch.linalg.cholesky(C_DD)
+    return _through(W_HD, L, r, torch.linalg.inv(L).T)
+
+
 @ex.low_rank_for.slip("L is undone by L', which is no inverse.")
 def turned_back(W_HD, C_DD, r):
     L = torch.linalg.cholesky(C_DD)
@@ -442,16 +477,31 @@ class Replaces(_LoRA):
         return self.scale * self.beside(x)
 
 
-@ex.LoRA.slip("The bias is scaled as well: only what A and B say is.")
+@ex.LoRA.slip("The frozen layer's output is scaled as well: only what A and B say is.")
 class ScalesAll(_LoRA):
     def forward(self, x):
         return self.scale * (self.layer(x) + self.beside(x))
 
 
-@ex.LoRA.slip("The product is detached: A and B would never learn.")
+@ex.LoRA.slip("No gradient reaches A and B: no `.data` and no `detach` in forward.")
 class NeverLearns(_LoRA):
     def beside(self, x):
-        return super().beside(x).detach() + 0 * self.A.sum() * self.B.sum()
+        return (x @ self.A.data.T) @ self.B.data.T
+
+
+@ex.LoRA.slip("No gradient reaches A: no `.data` and no `detach` in forward.")
+class OnlyBLearns(_LoRA):
+    def beside(self, x):
+        return (x @ self.A.data.T) @ self.B.T
+
+
+@ex.LoRA.slip("A layer without bias has the bias None: deepcopy takes both kinds.")
+class NeedsBias(_LoRA):
+    def merge(self):
+        merged = nn.Linear(self.layer.in_features, self.layer.out_features).double()
+        merged.weight.data = self.layer.weight + self.scale * self.B @ self.A
+        merged.bias.data = self.layer.bias.data.clone()
+        return merged
 
 
 @ex.LoRA.slip("merge() forgets the bias of the frozen layer.")
@@ -509,6 +559,24 @@ def summed(nets):
     fused = copy.deepcopy(nets[0])
     states = [net.state_dict() for net in nets]
     fused.load_state_dict({k: sum(s[k] for s in states) for k in states[0]})
+    return fused
+
+
+@ex.average.slip("Divided by 5: there may be any number of networks.")
+def fifths(nets):
+    fused, states = copy.deepcopy(nets[0]), [net.state_dict() for net in nets]
+    fused.load_state_dict({k: sum(s[k] for s in states) / 5 for k in states[0]})
+    return fused
+
+
+@ex.average.slip(
+    "Batch norm's count is a whole number, which has no mean: make it a float first."
+)
+def mean_of_whole_numbers(nets):
+    fused, states = copy.deepcopy(nets[0]), [net.state_dict() for net in nets]
+    fused.load_state_dict(
+        {k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]}
+    )
     return fused
 
 
@@ -590,6 +658,12 @@ def from_diagonal(accuracy_TT):
     return sum(_lost(accuracy_TT, lambda m, j: m[j, j], T - 1)) / (T - 1)
 
 
+@ex.forgetting.slip("The last row counts too, so nothing is below 0.")
+def without_last_row(accuracy_TT):
+    T = len(accuracy_TT)
+    return sum(_lost(accuracy_TT, lambda m, j: m[j:-1, j].max(), T - 1)) / (T - 1)
+
+
 @ex.forgetting.slip("A task counts from the moment it was learnt: from row j on.")
 def before_learning(accuracy_TT):
     T = len(accuracy_TT)
@@ -628,6 +702,18 @@ def _by_row(net, X_ND, y_N):
 )
 def square_of_mean(net, X_ND, y_N):
     return {name: g.mean(0) ** 2 for name, g in _by_row(net, X_ND, y_N).items()}
+
+
+@ex.fisher.slip(
+    "The gradients of earlier rows are still there: backward() adds up in `.grad`."
+)
+def adds_up(net, X_ND, y_N):
+    total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for x_D, y in zip(X_ND, y_N):
+        F.cross_entropy(net(x_D[None]), y[None]).backward()
+        for name, p in net.named_parameters():
+            total[name] += p.grad**2 / len(X_ND)
+    return total
 
 
 @ex.fisher.slip("The rows are summed: a mean, or the penalty grows with the data.")
@@ -717,7 +803,7 @@ class Grows(_Replay):
         self.rows.append(row)
 
 
-@ex.Replay.slip("`seen` is never counted up.")
+@ex.Replay.slip("`seen` counts every row, also those that fill the memory.")
 class NeverCounts(_Replay):
     def add(self, row):
         if len(self.rows) < self.limit:
