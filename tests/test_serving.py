@@ -50,7 +50,7 @@ def alone(model, requests):
     "settings",
     [
         {"slots": 1},
-        {"slots": 4, "policy": engine.static},
+        pytest.param({"slots": 4, "policy": engine.static}, id="static"),
         {"slots": 4},
         {"slots": 4, "share": False},
         {"slots": 4, "blocks": 9},
