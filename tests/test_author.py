@@ -412,7 +412,7 @@ def copy(tmp_path_factory):
     names = ("map", "paths", "plan")
     marks = "".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in names)
     (root / "README.md").write_text(marks)
-    marks = "<!-- minutes -->\n<!-- end of minutes -->\n"
+    marks = "<!-- term -->\n<!-- end of term -->\n<!-- minutes -->\n<!-- end of minutes -->\n"
     (root / "TEACHING.md").write_text(marks)
     (root / "solutions").mkdir()
     for path in SOLUTIONS[:1]:

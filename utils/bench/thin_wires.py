@@ -29,7 +29,7 @@ def _timed(call):
 
 @benchmark("thin-wires-all-reduce-over-textbook", "<= 1.15")
 def over_textbook():
-    "gloo's all_reduce of 200 KB on a slow link, over 2 (n - 1) / n * bytes / rate."
+    "gloo's all_reduce of 200 kB on a slow link, over 2 (n - 1) / n * bytes / rate."
 
     def fn(rank, n):
         import torch
@@ -45,7 +45,7 @@ def over_textbook():
             return [_timed(lambda: dist.all_reduce(x_N)) / expected for _ in range(5)]
 
     what = (
-        "seconds of an all_reduce of 200 KB at 1.25 MB/s over the textbook's, 2 ranks"
+        "seconds of an all_reduce of 200 kB at 1.25 MB/s over the textbook's, 2 ranks"
     )
     return Ratio(_in_turns(fn, 2), what, "paced by the kernel (Linux)")
 
@@ -76,7 +76,7 @@ def over_flat():
 
     seconds = _in_turns(fn, 4)
     samples = [ours / flat for ours, flat in zip(seconds[::2], seconds[1::2])]
-    what = "wall time of the two-level sum of 200 KB over gloo's flat all_reduce, 2 x 2 ranks"
+    what = "wall time of the two-level sum of 200 kB over gloo's flat all_reduce, 2 x 2 ranks"
     return Ratio(samples, what, "1.25 MB/s between the boxes")
 
 
@@ -107,5 +107,5 @@ def letter_over_every_step():
 
     seconds = _in_turns(fn, 2)
     samples = [ours / often for ours, often in zip(seconds[::2], seconds[1::2])]
-    what = "wall time of one letter of bits over 32 all_reduces of 69 KB, 2 ranks"
+    what = "wall time of one letter of bits over 32 all_reduces of 69 kB, 2 ranks"
     return Ratio(samples, what, "1.25 MB/s")

@@ -299,10 +299,9 @@ def crossing(n, alpha, beta):
         ("doubling", plots.GREEN),
     ):
         ax.plot(size, cost(name, n, size, alpha, beta), color=colour)
-    ring_, doubling = (
-        cost(name, n, size, alpha, beta) for name in ("ring", "doubling")
-    )
-    at = size[np.argmax(ring_ < doubling)]
+    doubling = cost("doubling", n, size, alpha, beta)
+    rounds = np.log2(n)
+    at = (2 * (n - 1) - rounds) * alpha / ((rounds - 2 * (n - 1) / n) * beta)
     for name, colour, where, shift in (
         ("star", plots.RED, 1e8, (-6, 6)), ("ring", plots.BLUE, 3e8, (16, -12)),
         ("doubling", plots.GREEN, 2e3, (0, -15)),

@@ -144,7 +144,7 @@ def slips(gaps):
     )
     ax.yaxis.set_major_locator(FixedLocator([1e-16, 1e-12, 1e-8, 1e-4, 1]))
     ax.yaxis.set_minor_locator(NullLocator())
-    plots.title(ax, "One forgotten line, and it is another training run")
+    plots.title(ax, "One slip, and it is another training run")
     far = [name for name in gaps if name != "right"]
     return fig, (
         "Largest difference between any rank's weights and those of one process over "

@@ -260,7 +260,7 @@ def _rows_of_memory(ax, need):
     colours = [*THINGS.values(), plots.PURPLE, plots.RED, plots.BLACK]
     _bars(ax, sizes, 1e-2, colours, "")
     cards = (24, 80, 141)
-    for place, side in zip(cards, ("center", "right", "left")):
+    for place, side in zip(cards, ("right", "right", "left")):
         ax.axvline(place, ymax=0.87, color=plots.BLACK, lw=1, ls="--", zorder=0)
         ax.text(place, 0.45, f"{place} GB" if side == "left" else place, fontsize=9,
                 ha=side, va="bottom")  # fmt: skip

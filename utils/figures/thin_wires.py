@@ -13,8 +13,8 @@ COLOUR = (
 
 
 def _size(size, _=None):
-    "Bytes in words: 30.2 KB."
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+    "Bytes in words: 30.2 kB."
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size:.0f} bytes"
@@ -156,7 +156,9 @@ def frontier(ways, alone_S, talk_seconds, ranks=4):
     ax.set(ylabel="test accuracy, %", ylim=(low - 0.08 * span, best + 0.1 * span))
     ax.xaxis.set_major_formatter(FuncFormatter(_size))
     ax.xaxis.set_minor_locator(NullLocator())
-    plots.title(ax, "Fewer talks and bits cost next to nothing here; fewer numbers do")
+    plots.title(
+        ax, "Fewer talks and fewer bits cost next to nothing; fewer numbers cost points"
+    )
     told = ", ".join(f"{name} {means[name]:.1f} percent" for name in ways)
     return fig, (
         f"Test accuracy (mean and range of {len(alone_S)} seeds) against the bytes that each "
