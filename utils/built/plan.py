@@ -69,7 +69,7 @@ class Machine(NamedTuple):
 
     rate, overhead      FLOP per second, and seconds of a step that no FLOP explains
     alpha, beta         seconds per message and per byte on the wire
-    decode, begin       users per second, and seconds of a decoding step that no user
+    serving, begin      users per second, and seconds of a decoding step that no user
                         explains
     price               dollars per hour of one rank
     """
@@ -78,7 +78,7 @@ class Machine(NamedTuple):
     overhead: float
     alpha: float
     beta: float
-    decode: float
+    serving: float
     begin: float
     price: float
 
@@ -185,7 +185,7 @@ def plan(shape, job, machine):
     sent, wait = wire(weights, job.ranks, machine.alpha, machine.beta, job.size)
     step = machine.overhead + flops / job.ranks / machine.rate + wait
     computed, _ = with_kills(job.steps, job.every, job.kills, (step, 0, 0))
-    decoding = machine.begin + job.users / machine.decode
+    decoding = machine.begin + job.users / machine.serving
     held = math.ceil(job.length / BLOCK) * BLOCK
     return {
         "weights": weights,
@@ -251,7 +251,7 @@ def machine_of(chip, weights, mfu=0.4, chips=8, price=2.0, size=2):
     rate = mfu * chip["bf16_tflops"] * 1e12
     return Machine(
         rate=rate, overhead=0.0, alpha=0.0, beta=0.0,
-        decode=chips * rate / (2 * weights),
+        serving=chips * rate / (2 * weights),
         begin=size * weights / (chips * chip["bandwidth_gb_s"] * 1e9),
         price=price,
     )  # fmt: skip

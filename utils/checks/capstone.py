@@ -2,6 +2,9 @@
 
 import copy
 import math
+from collections.abc import Mapping
+from numbers import Integral
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +67,13 @@ def size_up(answer):
             case = f"{shape}, {rows} rows of {tokens} tokens"
             same(f"weights of {case}", got[0], weights, rule, **EXACT)
             same(f"FLOPs of {case}", got[1], flops, "Three forward passes: 2 per token "
-                 "and weight of the layers and the head, and 4 T E per token and layer "
-                 "inside attention. A look-up multiplies nothing.", **EXACT)  # fmt: skip
+                 "and weight of the layers' matrices and the head, and 4 T E per token and "
+                 "layer inside attention. Look-up and gains count nothing.", **EXACT)  # fmt: skip
+            for what, value in zip(("weights", "FLOPs"), got):
+                if not isinstance(value, Integral):
+                    raise Miss("Both are counts, so an int each: `//` divides without a "
+                               "fraction.", f"{what} of {case}", type(value).__name__,
+                               "int")  # fmt: skip
 
 
 def _pair(got, names):
@@ -101,11 +109,11 @@ def _through_zero(points):
 )
 def fit_machine(answer):
     "A machine out of three measured steps."
-    line = [(w, [0.25 + w / 8.0]) for w in (1.0, 2.0, 7.0)]
-    same("three points of 0.25 + work / 8", answer(line), (8.0, 0.25),
+    line = [(w, [2.0 + w / 8.0]) for w in (1.0, 2.0, 7.0)]
+    same("three points of 2 + work / 8", answer(line), (8.0, 2.0),
          "rate is work per second, the inverse of the slope; overhead the start.")  # fmt: skip
     late = [(w, [t, 9 * t, 0.9 * t]) for w, (t,) in line]
-    same("the same, one of three repeats nine times as long", answer(late), (8.0, 0.25),
+    same("the same, one of three repeats nine times as long", answer(late), (8.0, 2.0),
          "Of each size the median counts: one late repeat must not move it.")  # fmt: skip
     off = [(1.0, [0.5]), (2.0, [1.0]), (4.0, [1.5]), (50.0, [20.0])]
     same("four points on no line", answer(off), _line(off),
@@ -153,7 +161,7 @@ def file_bytes(answer):
     for bits, group, shapes, want, rule in [
         (8, 4, [(3, 8)], 36, "Two bytes per scale, one for each `group` weights of a row."),
         (4, 8, [(3, 8)], 18, codes),
-        (4, 3, [(3, 3), (5, 3)], 29, codes + " Round up, for each matrix."),
+        (4, 3, [(3, 3), (5, 3), (1, 3)], 33, codes + " Round up, for each matrix."),
         (3, 5, [(7, 5), (2, 10)], 44, codes + " Three bits are no special case."),
         (4, 2, [(6, 2), (9,), (2, 2, 2)], 86, "What has not two axes is no matrix: four "
          "bytes per number, no scales."),
@@ -179,6 +187,8 @@ def file_bytes(answer):
 def with_kills(answer):
     "Steps and seconds of a run that is killed."
     saves = "One checkpoint after each `every` steps; none is written twice."
+    taken = ("Seconds: of all steps computed, the lost ones too; of steps // every "
+             "checkpoints, none of which is written twice; of a restart per kill.")  # fmt: skip
     rows = [
         (20, 5, (), (20, 2.0 * 20 + 4 * 10), saves),
         (23, 5, (), (23, 2.0 * 23 + 4 * 10), "The last stretch is shorter than `every` and "
@@ -191,14 +201,15 @@ def with_kills(answer):
          "there, one step is lost."),
         (20, 7, (3, 12, 20), (34, 2.0 * 34 + 2 * 10 + 300), "Every kill costs its own steps "
          "and its own restart."),
+        (20, 5, (13, 13), (26, 2.0 * 26 + 4 * 10 + 200), "Killed twice in the same step: "
+         "both kills cost their steps and a restart."),
         (9, 50, (9,), (18, 2.0 * 18 + 100), "Without any checkpoint the run begins anew."),
     ]  # fmt: skip
     for steps, every, kills, want, rule in rows:
         got = _pair(answer(steps, every, kills, (2.0, 10.0, 100.0)), "(steps, seconds)")
         case = f"{steps} steps, a checkpoint every {every}, killed in {kills or 'none'}"
         same(f"steps: {case}", got[0], want[0], rule, **EXACT)
-        same(f"seconds: {case}", got[1], want[1], rule + " Seconds: of all steps computed, "
-             "all checkpoints, all restarts.")  # fmt: skip
+        same(f"seconds: {case}", got[1], want[1], taken if kills else rule)
 
 
 JOBS = [
@@ -217,14 +228,16 @@ RULES = {
     "seconds": "job.steps times one step: overhead, the FLOPs of one rank (all FLOPs / "
     "ranks) at its rate, and the seconds on the wire. No kill in it.",
     "steps, with the kill": "The first of with_kills, for job.kills.",
-    "bytes sent": "What one rank sends for one number per weight, in all job.steps.",
+    "bytes sent": "What one rank sends for one number per weight, of job.size bytes, in all "
+    "job.steps.",
     "file, 8 bits": "file_bytes of all matrices(shape), with job.group.",
     "file, 4 bits": "file_bytes of all matrices(shape), with job.group.",
     "KV bytes": "kv_bytes of job.users texts; each takes whole blocks of 16 tokens; "
-    "job.size bytes per number.",
+    "job.size bytes per number, E // H numbers per head.",
     "tokens per second": "Each decoding step writes one token per user, and takes "
-    "machine.begin + users / machine.decode seconds.",
-    "dollars": "Hours of all ranks together, for the steps with the kill, times the price.",
+    "machine.begin + users / machine.serving seconds.",
+    "dollars": "Hours of all ranks together, for the steps with the kill, times the price; "
+    "checkpoints and restarts take no time here.",
 }
 
 
@@ -252,18 +265,18 @@ def planned(shape, job, machine):
         "steps, with the kill": job.steps + lost, "bytes sent": job.steps * sent,
         "file, 8 bits": files[8], "file, 4 bits": files[4],
         "KV bytes": held * job.users,
-        "tokens per second": job.users / (machine.begin + job.users / machine.decode),
+        "tokens per second": job.users / (machine.begin + job.users / machine.serving),
         "dollars": (job.steps + lost) * step * n / 3600 * machine.price,
     }  # fmt: skip
 
 
 @chapter.exercise(
-    "Every line is one call of what you have: which, and with what?",
-    "One step is overhead + FLOPs / ranks / rate + the wire's seconds; three of the ten "
-    "need it. A rank does its share of the FLOPs, and sends one number per weight.",
+    "How long is one step?",
+    "One step is overhead + FLOPs / ranks / rate + the wire's seconds, which is `wait`. The "
+    "run is job.steps of them; the dollars are for `computed` of them, on all ranks.",
     "step = machine.overhead + flops / job.ranks / machine.rate + wait; seconds job.steps * "
     "step; dollars computed * step * job.ranks / 3600 * machine.price; tokens per second "
-    "job.users / (machine.begin + job.users / machine.decode)",
+    "job.users / (machine.begin + job.users / machine.serving)",
 )
 @keeps_random
 def plan(answer):
@@ -334,6 +347,7 @@ def snapshot(answer):
         "The step that comes next, as it was given.",
         **EXACT,
     )
+    _states(saved, model)
     same("optimizers", len(saved["optimizers"]), len(pair),
          "One state for each optimizer, in their order.", **EXACT)  # fmt: skip
     then = _flat(model)
@@ -357,6 +371,22 @@ def snapshot(answer):
          "moments belong to it, copied.", **EXACT)  # fmt: skip
 
 
+def _states(saved, model):
+    "Miss unless these are the states of a model and of optimizers, so that they load."
+    rule = "'model' is `model.state_dict()`, 'optimizers' a list of each one's `state_dict()`."
+    state, optimizers = saved["model"], saved["optimizers"]
+    if not isinstance(state, Mapping):
+        raise Miss(rule, "'model'", type(state).__name__, "a dict {name: tensor}")
+    if missing := [name for name in model.state_dict() if name not in state]:
+        raise Miss(rule, "names that 'model' lacks", ", ".join(missing), "none")
+    if not isinstance(optimizers, (list, tuple)):
+        raise Miss(rule, "'optimizers'", type(optimizers).__name__, "list")
+    for number, one in enumerate(optimizers):
+        if not isinstance(one, Mapping) or not {"state", "param_groups"} <= set(one):
+            raise Miss(rule, f"'optimizers'[{number}]", type(one).__name__,
+                       "a dict with 'state' and 'param_groups'")  # fmt: skip
+
+
 def _flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
 
@@ -375,7 +405,7 @@ def score(answer):
     worst = "The name whose ratio is farthest from 1, in either direction."
     rows = [
         ({"a": 4.0, "b": 10.0}, {"a": 6.0, "b": 2.5}, {"a": 1.5, "b": 0.25}, 6**0.5, "b",
-         mean + " Above and below do not cancel."),
+         mean),
         ({"a": 1.0, "b": 2.0}, {"a": 9.0, "b": 4.0}, {"a": 9.0, "b": 2.0}, 18**0.5, "a",
          mean),
         ({"a": 3.0, "b": 7.0, "c": 1.0}, {"c": 0.1, "b": 7.0, "a": 6.0},
@@ -384,7 +414,7 @@ def score(answer):
          {"a": 1.0, "c": 0.8}, 1.25 ** 0.5, "c", "Only what was predicted *and* measured."),
     ]  # fmt: skip
     for predicted, measured, ratios, factor, name, rule in rows:
-        got = answer(predicted, measured)
+        got = answer(MappingProxyType(predicted), measured)  # sealed, as in the chapter
         if not isinstance(got, (tuple, list)) or len(got) != 3:
             raise Miss("It returns three things: ratios, the factor, the worst name.", "",
                        type(got).__name__, "three")  # fmt: skip
@@ -416,7 +446,7 @@ CHIPS = [
     "Which limit of chapter 11 holds a training step, and which a decoding step?",
     "Training: the share mfu of the bf16 peak. Decoding: all weights are read once per step, "
     "whoever is served, and each user costs 2 FLOPs per weight; the chips share both.",
-    "rate = mfu * chip['bf16_tflops'] * 1e12; decode = chips * rate / (2 * weights); begin = "
+    "rate = mfu * chip['bf16_tflops'] * 1e12; serving = chips * rate / (2 * weights); begin = "
     "size * weights / (chips * chip['bandwidth_gb_s'] * 1e9); the other three are 0",
 )
 def machine_of(answer):
@@ -429,7 +459,7 @@ def machine_of(answer):
         full = {"mfu": 0.4, "chips": 8, "price": 2.0, "size": 2} | options
         got = answer(dict(chip), weights, **options)
         if not isinstance(got, Machine):
-            raise Miss("It returns a Machine(rate, overhead, alpha, beta, decode, begin, "
+            raise Miss("It returns a Machine(rate, overhead, alpha, beta, serving, begin, "
                        "price).", "", type(got).__name__, "Machine")  # fmt: skip
         rate = full["mfu"] * chip["bf16_tflops"] * 1e12
         said = ", ".join(f"{k} {v}" for k, v in options.items()) or "nothing else given"
@@ -440,7 +470,7 @@ def machine_of(answer):
             ("overhead", 0.0, "mfu holds everything: overhead, alpha and beta are 0."),
             ("alpha", 0.0, "mfu holds everything: overhead, alpha and beta are 0."),
             ("beta", 0.0, "mfu holds everything: overhead, alpha and beta are 0."),
-            ("decode", full["chips"] * rate / 2 / weights, "2 FLOPs per weight and user, by "
+            ("serving", full["chips"] * rate / 2 / weights, "2 FLOPs per weight and user, by "
              "all chips at the same rate."),
             ("begin", weights * full["size"] / chip["bandwidth_gb_s"] / 1e9 / full["chips"],
              "All weights, of `size` bytes, read once, with the bandwidth of all chips (the "
@@ -454,7 +484,7 @@ def machine_of(answer):
 FACTS = {
     "data": "Nine plays.",
     "licence": "Public domain.",
-    "numbers": {"weights": 106368, "nats": 2.03161, "seconds": 12.0},
+    "numbers": {"weights": 106368, "nats": 2.03161, "tokens per second": 5230.0},
     "limits": "It writes no sense.",
 }
 CARD = """# tiny
@@ -473,7 +503,7 @@ Public domain.
 |---|---|
 | weights | 106,368 |
 | nats | 2.03 |
-| seconds | 12 |
+| tokens per second | 5.23e+03 |
 
 ## limits
 
@@ -486,7 +516,7 @@ It writes no sense.
     "A section is missing when it is not in facts, and when it is empty: not facts.get("
     "section). Collect all of them before you raise.",
     "lacking = [s for s in SECTIONS if not facts.get(s)]; if lacking: raise ValueError(', '."
-    "join(lacking)); for a number f'{value:,}' if it is an int, else f'{value:.3g}'",
+    "join(lacking)); for a number f'{value:,}' if isinstance(value, int), else f'{value:.3g}'",
 )
 def card(answer):
     "The card of a model."
@@ -495,8 +525,19 @@ def card(answer):
     if not isinstance(got, str):
         raise Miss("It returns a text.", "", type(got).__name__, "str")
     want = [line for line in CARD.splitlines() if line]
-    same("lines of a card", "\n".join(_lines(got)), "\n".join(want), lines + " Whole "
-         "numbers have commas, others three digits.")  # fmt: skip
+    same("lines of a card", "\n".join(_lines(got)), "\n".join(want), lines + " An int "
+         "has commas, a float three digits.")  # fmt: skip
+    rows = "\n".join(
+        CARD.splitlines()[CARD.splitlines().index("| what | measured |") :][:5]
+    )
+    tidy = "\n".join(line.strip() for line in got.splitlines())
+    if rows not in tidy:
+        raise Miss("A blank line ends a table in Markdown: its lines follow each other.",
+                   "the table", tidy.partition("## numbers")[2].partition("##")[0].strip(),
+                   rows)  # fmt: skip
+    more = {**FACTS, "author": "somebody"}
+    same("facts with a fifth entry", "\n".join(_lines(answer("tiny", more))),
+         "\n".join(want), "The four sections and nothing else.")  # fmt: skip
     turned = dict(reversed(FACTS.items()))
     same("facts in another order", "\n".join(_lines(answer("tiny", turned))),
          "\n".join(want), "data, licence, numbers, limits: always in this order.")  # fmt: skip

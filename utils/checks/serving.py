@@ -625,20 +625,36 @@ class Bigram:
 
 
 def _lawful(answer):
-    "1,200 answers of 3 tokens each: how often does each text come?"
-    table = np.array([[0.15, 0.85], [0.6, 0.4]])
-    model, draft = Bigram(table), lambda seen: np.array([0.3, 0.7])
-    n, dice, count = 1200, np.random.default_rng(1), {}
-    for _ in range(n):
-        tokens, _calls_made = answer(model, draft, [1, 0], 3, 1, dice)
-        text = tuple(int(t) for t in tokens)
-        count[text] = count.get(text, 0) + 1
-    far = []
-    for text in np.ndindex(2, 2, 2):
-        law = math.prod(table[a, b] for a, b in zip((0, *text), text))
-        off = count.get(tuple(map(int, text)), 0) - n * law
-        far.append(abs(off) / math.sqrt(n * law * (1 - law)))
-    same(f"{n} answers of 3 tokens from a model with 2: is each text as frequent as the "
-         "model alone would write it, within five standard errors?", max(far) < 5, True,
-         "Each decision has its own law: row k of the call for proposal k, row K for the "
-         "token behind them all; and draft(tokens + proposed) for each proposal.")  # fmt: skip
+    "1,200 answers of 3 tokens: how often does each text come? And a long one: the calls."
+    n, dice = 1200, np.random.default_rng(1)
+    two = [[0.15, 0.85], [0.6, 0.4]]
+    three = [[0.2, 0.3, 0.5], [0.3, 0.4, 0.3], [0.5, 0.2, 0.3]]
+    for table, q_V, K in [(two, [0.3, 0.7], 1), (three, [0.7, 0.2, 0.1], 2)]:
+        p_VV, q_V = np.array(table), np.array(q_V)
+        V, count = len(q_V), np.zeros((len(q_V),) * 3)
+        for _ in range(n):
+            model = Bigram(p_VV)
+            tokens, _ = answer(
+                model, lambda seen, q_V=q_V: q_V.copy(), [1, 0], 3, K, dice
+            )
+            count[tuple(int(t) for t in tokens)] += 1
+        law = p_VV[0][:, None, None] * p_VV[:, :, None] * p_VV[None]
+        far = abs(count - n * law) / np.sqrt(n * law * (1 - law))
+        if far.max() < 5:
+            continue
+        by_place = [
+            [x.sum(others).round(3) for others in ((1, 2), (0, 2), (0, 1))]
+            for x in (count / n, law)
+        ]
+        raise Miss("The texts are not as frequent as the model alone would write them. "
+                   "Proposals are drawn with inverse(q_V, dice.random()), each decision is "
+                   "accept(...) on row k of the call with two fresh random numbers, and the "
+                   "token behind them all is drawn from the last row.",
+                   f"{n} answers of 3 tokens, a model of {V} tokens, K = {K}: how often each "
+                   "token comes, place by place", *by_place)  # fmt: skip
+    alike = Bigram(np.tile(three[0], (3, 1)))  # a proposal stays with the chance 1/2
+    _, calls = answer(alike, lambda seen: q_V.copy(), [1, 0], 700, 2, dice)
+    same("700 tokens, p (0.2, 0.3, 0.5) everywhere, q (0.7, 0.2, 0.1), K = 2: tokens per "
+         "call", 700 / calls, 1 + 1 / 2 + 1 / 4, "Half of the proposals stay: a call brings "
+         "1 + 1/2 + 1/4 tokens. Decide with accept(...), which keeps as many as can be.",
+         atol=0.3)  # fmt: skip

@@ -48,16 +48,18 @@ def first_guess(steps=120, rows=32, tokens=64):
 
 
 def one_line(own):
-    "Published chip-hours over predicted ones, and a ring where this machine's run will be."
+    "Published chip-hours over predicted ones, and a ring where this machine's run may land."
     found = hours()
     fig, ax = plots.subplots(size=(6.8, 4.2))
     ends = np.array([own / 30, 3e8])
     ax.plot(ends, ends, color=plots.BLACK, lw=1)
     for _, told, guess in found:
         ax.plot(guess, told, "x", color=plots.BLUE, ms=8, mew=2)
+    ax.axvline(own, color=plots.RED, lw=1, ls=":")
     ax.plot(own, own, "o", ms=12, mfc="white", mec=plots.RED, mew=2)
-    ax.annotate(f"yours: {own * HOUR:.0f} chip-seconds,\nnot run yet", (own, own),
-                xytext=(14, -4), textcoords="offset points", color=plots.RED, va="top")  # fmt: skip
+    ax.annotate(f"yours, 120 steps: {own * HOUR:.0f} chip-seconds\nif the guess is right",
+                (own, own), xytext=(14, -4), textcoords="offset points",
+                color=plots.RED, va="top")  # fmt: skip
     largest = max(found, key=lambda row: row[1])
     ax.annotate(f"{len(found)} published runs,\nup to {largest[0]['name']}",
                 (largest[2], largest[1]), xytext=(-110, 0), textcoords="offset points",
@@ -68,8 +70,8 @@ def one_line(own):
     plots.title(ax, f"One planner, {decades:.0f} powers of ten")
     return fig, (
         f"Measured chip-hours over predicted ones: {len(found)} published runs lie along the "
-        f"line of equality; a ring at {own * HOUR:.0f} chip-seconds marks the run that this "
-        "machine is going to make."
+        f"line of equality; a ring at {own * HOUR:.0f} chip-seconds marks where 120 "
+        "steps on this machine land if the guess is right."
     )
 
 
@@ -81,27 +83,34 @@ def killed(whole, kill, again, back, every):
     fig, ax = plots.subplots(size=(6.8, 3.4))
     ax.plot(range(1, len(whole) + 1), whole, color="#c8c8c8", lw=6)
     ax.plot(range(1, kill + 1), whole[:kill], color=plots.BLUE, lw=1.3)
-    ax.plot(range(back + 1, back + 1 + len(again)), again, color=plots.RED, lw=1.3)
+    steps = range(back + 1, back + 1 + len(again))
+    ax.plot(steps, again, color=plots.RED, lw=2, ls=(0, (2, 2)))
     ax.axvspan(back, kill, color=plots.ORANGE, alpha=0.25, lw=0)
     ax.plot(kill, whole[kill - 1], "X", color=plots.BLUE, ms=10)
+    ax.annotate(f"step {kill}:\nsignal 9", (kill, whole[kill - 1]), xytext=(6, 10),
+                textcoords="offset points", color=plots.BLUE, fontsize=9,
+                bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
     for height, text, colour in (
-        (0.93, f"step {kill}: signal 9", plots.BLUE),
-        (0.83, f"again from {back}, on one rank", plots.RED),
+        (0.2, f"dashed: again from {back}, on one rank", plots.RED),
+        (0.12, f"thin: until step {kill}, on two", plots.BLUE),
+        (0.04, "grey: nobody disturbs it", "#777777"),
     ):
-        ax.text(0.98, height, text, ha="right", va="center", color=colour,
-                transform=ax.transAxes, bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
-    ax.text(2, min(whole), "grey: the run that nobody disturbed", color="#777777",
-            fontsize=9, va="bottom")  # fmt: skip
+        ax.text(0.01, height, text, color=colour, fontsize=9, transform=ax.transAxes)
     for step in range(every, len(whole) + 1, every):
         ax.axvline(step, color="#bbbbbb", lw=0.7, ls=":")
     ax.set(xlabel="step (dotted: checkpoints)", ylabel="loss, nats per character",
            xlim=(0, len(whole) + 2))  # fmt: skip
+    low, high = min(whole), max(whole)
+    ax.set_ylim(low - 0.5 * (high - low), high + 0.05 * (high - low))  # room for words
     ax.grid(False)
-    plots.title(ax, f"One kill costs {kill - back} steps and not one bit")
+    plots.title(ax, f"One kill costs {kill - back} steps; not one loss differs")
     return fig, (
         f"Training loss over {len(whole)} steps: the run was killed in step {kill}, went on "
         f"from the checkpoint at {back}, and its second attempt lies on the undisturbed run."
     )
+
+
+DECIDED = "seconds", "tokens per second", "dollars"  # by a machine, not by arithmetic
 
 
 def report(ratios, factor):
@@ -127,9 +136,11 @@ def report(ratios, factor):
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.grid(False, axis="y")
+    measured = [abs(np.log(ratios[name])) for name in DECIDED if name in ratios]
     plots.title(
-        ax, f"{len(names)} predictions, on average off by a factor of {factor:.2f}"
-    )
+        ax, f"{len(names)} numbers off by {factor:.2f}; the {len(measured)} that a machine "
+        f"decides, by {np.exp(np.mean(measured)):.2f}"
+    )  # fmt: skip
     told = ", ".join(f"{name} {ratio:.3g}" for name, ratio in ratios.items())
     return fig, f"Measured over predicted for {len(names)} numbers: {told}."
 

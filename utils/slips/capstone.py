@@ -99,6 +99,54 @@ def six_n(shape, rows, tokens):
     return weights, 6 * weights * rows * tokens
 
 
+@ex.size_up.slip(
+    "Both are counts, so an int each: E * G // H, as heads divide the width."
+)
+def a_fraction(shape, rows, tokens):
+    weights, flops = _size(shape, rows, tokens)
+    return float(weights), float(flops)
+
+
+@ex.size_up.slip("Gains are no matrix: they count no FLOPs here.")
+def gains_multiply(shape, rows, tokens):
+    weights, flops = _size(shape, rows, tokens)
+    gains = (2 * shape.L + 1) * shape.E if shape.gains else 0
+    return weights, flops + 6 * gains * rows * tokens
+
+
+@ex.size_up.slip(
+    "A tied head is stored once, and multiplies as any other: V E weights."
+)
+def tied_head_for_free(shape, rows, tokens):
+    return _size(shape, rows, tokens, head=0 if shape.tied else 1)
+
+
+@ex.size_up.slip("These are the FLOPs of one row: times rows.")
+def one_row(shape, rows, tokens):
+    return _size(shape, rows, tokens)[0], _size(shape, 1, tokens)[1]
+
+
+@ex.size_up.slip("These are the FLOPs of one token per row: times tokens.")
+def one_token(shape, rows, tokens):
+    weights, flops = _size(shape, rows, tokens)
+    return weights, flops // tokens
+
+
+@ex.size_up.slip(
+    "All H heads ask, whatever G is: inside attention it stays 4 T E per token and layer."
+)
+def groups_ask(shape, rows, tokens):
+    E, G, H = shape.E, shape.G, shape.H
+    inside = 12 * shape.L * rows * tokens * tokens * (E * G // H - E)
+    weights, flops = _size(shape, rows, tokens)
+    return weights, flops + inside
+
+
+@ex.size_up.slip("4 T E per token and layer is for all H heads already: not times H.")
+def once_more_per_head(shape, rows, tokens):
+    return _size(shape, rows, tokens, attention=shape.H)
+
+
 # ---- fit_machine ----
 
 
@@ -165,6 +213,35 @@ def cut_off(measured):
 def through_the_origin(measured):
     x = np.array([w / statistics.median(s) for w, s in measured])
     return (x * x).sum() / x.sum(), 0.0
+
+
+@ex.fit_machine.slip("Only the first and the last size count in this: fit all of them.")
+def two_points(measured):
+    return _fit([measured[0], measured[-1]])
+
+
+@ex.fit_machine.slip(
+    "Each row is divided by its seconds once: squared errors square that already."
+)
+def divided_twice(measured):
+    work = np.array([float(w) for w, _ in measured])
+    seconds = np.array([statistics.median(s) for _, s in measured])
+    each, overhead = np.polyfit(work, seconds, 1, w=1 / seconds**2)
+    if overhead < 0:
+        x = work / seconds
+        overhead, each = 0.0, x.sum() / (x * x).sum()
+    return 1 / each, overhead
+
+
+@ex.fit_machine.slip(
+    "The rows are divided by their seconds and the right side is not: it becomes 1 each."
+)
+def half_divided(measured):
+    work = np.array([float(w) for w, _ in measured])
+    seconds = np.array([statistics.median(s) for _, s in measured])
+    A = np.c_[np.ones(len(work)), work] / seconds[:, None]
+    overhead, each = np.linalg.lstsq(A, seconds, rcond=None)[0]
+    return 1 / each, overhead
 
 
 # ---- wire ----
@@ -278,6 +355,24 @@ def in_bits(shapes, bits, group):
     )  # fmt: skip
 
 
+@ex.file_bytes.slip("A file has whole bytes: round up, for each matrix.")
+def fractions(shapes, bits, group):
+    return sum(
+        math.prod(s) * bits / 8 + 2 * math.prod(s) // group if len(s) == 2
+        else 4 * math.prod(s)
+        for s in shapes
+    )  # fmt: skip
+
+
+@ex.file_bytes.slip("`bits` are taken for bytes: divide by 8.")
+def bits_as_bytes(shapes, bits, group):
+    return sum(
+        math.prod(s) * bits + 2 * math.prod(s) // group if len(s) == 2
+        else 4 * math.prod(s)
+        for s in shapes
+    )  # fmt: skip
+
+
 # ---- with_kills ----
 
 
@@ -342,6 +437,29 @@ def saves_rounded_up(steps, every, kills, seconds):
 def lost_for_free(steps, every, kills, seconds):
     computed, taken = course.with_kills(steps, every, kills, seconds)
     return computed, taken - (computed - steps) * seconds[0]
+
+
+@ex.with_kills.slip(
+    "A run can die twice in the same step: both kills cost steps and a restart."
+)
+def each_step_once(steps, every, kills, seconds):
+    return course.with_kills(steps, every, tuple(set(kills)), seconds)
+
+
+@ex.with_kills.slip(
+    "The lost steps wrote no checkpoint: steps // every of them, none is written twice."
+)
+def saves_of_all_steps(steps, every, kills, seconds):
+    computed, _ = course.with_kills(steps, every, kills, seconds)
+    return _kills(steps, every, kills, seconds, computed - steps, computed // every)
+
+
+@ex.with_kills.slip(
+    "A kill comes before its checkpoint, which is then written once: none is written twice."
+)
+def saves_again(steps, every, kills, seconds):
+    computed, taken = course.with_kills(steps, every, kills, seconds)
+    return computed, taken + seconds[1] * len(kills)
 
 
 # ---- plan ----
@@ -446,7 +564,7 @@ def steps_per_second(shape, job, machine):
 
 @ex.plan.slip("A decoding step takes machine.begin as well, however many it serves.")
 def no_begin(shape, job, machine):
-    return course.plan(shape, job, machine) | {"tokens per second": machine.decode}
+    return course.plan(shape, job, machine) | {"tokens per second": machine.serving}
 
 
 @ex.plan.slip("The price is per hour: 3600 seconds.")
@@ -485,6 +603,32 @@ def group_of_a_row(shape, job, machine):
         for s in course.matrices(shape)
     )
     return found | {"file, 8 bits": total}
+
+
+@ex.plan.slip("A number has job.size bytes, on the wire too.")
+def four_bytes_sent(shape, job, machine):
+    found = course.plan(shape, job, machine)
+    return found | {"bytes sent": found["bytes sent"] * 4 / job.size}
+
+
+@ex.plan.slip("A head keeps E // H numbers per token, not E.")
+def whole_width_kept(shape, job, machine):
+    found = course.plan(shape, job, machine)
+    return found | {"KV bytes": found["KV bytes"] * shape.H}
+
+
+@ex.plan.slip("Count all ranks to the end, as if none had died.")
+def survivors_paid(shape, job, machine):
+    found = course.plan(shape, job, machine)
+    if job.ranks != 2 or not job.kills:
+        return found
+    _, _, flops, wait = _parts(shape, job, machine)
+    kill = job.kills[0]
+    both = machine.overhead + flops / 2 / machine.rate + wait
+    alone = machine.overhead + flops / machine.rate
+    again = found["steps, with the kill"] - kill
+    dollars = (2 * kill * both + again * alone) / 3600 * machine.price
+    return found | {"dollars": dollars}
 
 
 # ---- snapshot ----
@@ -535,6 +679,47 @@ def step_before(model, optimizers, step):
 )
 def weights_alone(model, optimizers, step):
     return {"model": copy.deepcopy(model.state_dict()), "step": step}
+
+
+STATES = "A model's state is what `model.state_dict()` returns: names and tensors."
+EACH = (
+    "An optimizer's state is what its `state_dict()` returns: moments, rates and all."
+)
+
+
+@ex.snapshot.slip(STATES)
+def list_of_weights(model, optimizers, step):
+    found = copy.deepcopy(no_copy(model, optimizers, step))
+    return found | {"model": [p.detach().clone() for p in model.parameters()]}
+
+
+@ex.snapshot.slip(
+    "A live model changes with the next step, and is no state: state_dict()."
+)
+def live_model(model, optimizers, step):
+    return copy.deepcopy(no_copy(model, optimizers, step)) | {"model": model}
+
+
+@ex.snapshot.slip(EACH)
+def groups_alone(model, optimizers, step):
+    found = copy.deepcopy(no_copy(model, optimizers, step))
+    return found | {"optimizers": [o.param_groups for o in optimizers]}
+
+
+@ex.snapshot.slip(
+    "The optimizers themselves go on changing: keep each one's state_dict()."
+)
+def live_optimizers(model, optimizers, step):
+    found = copy.deepcopy(no_copy(model, optimizers, step))
+    return found | {"optimizers": list(optimizers)}
+
+
+@ex.snapshot.slip(
+    "The states of the optimizers stand in a list, in their order: no dict."
+)
+def dict_of_states(model, optimizers, step):
+    found = copy.deepcopy(no_copy(model, optimizers, step))
+    return found | {"optimizers": dict(enumerate(found["optimizers"]))}
 
 
 # ---- score ----
@@ -599,6 +784,29 @@ def over_all(predicted, measured):
     return ratios, math.exp(total / len(predicted)), _worst(ratios)
 
 
+@ex.score.slip(
+    "Squares give the largest error more weight: the mean of |ln ratio| itself."
+)
+def root_mean_square(predicted, measured):
+    ratios = _ratios(predicted, measured)
+    mean = sum(math.log(r) ** 2 for r in ratios.values()) / len(ratios)
+    return ratios, math.exp(math.sqrt(mean)), _worst(ratios)
+
+
+@ex.score.slip("Not all that was predicted has been measured: only names in both.")
+def all_predicted(predicted, measured):
+    ratios = {n: measured[n] / predicted[n] for n in predicted}
+    errors = [abs(math.log(r)) for r in ratios.values()]
+    return ratios, math.exp(sum(errors) / len(errors)), _worst(ratios)
+
+
+@ex.score.slip("Not all that was measured had been predicted: only names in both.")
+def all_measured(predicted, measured):
+    ratios = {n: measured[n] / predicted[n] for n in measured}
+    errors = [abs(math.log(r)) for r in ratios.values()]
+    return ratios, math.exp(sum(errors) / len(errors)), _worst(ratios)
+
+
 # ---- machine_of ----
 
 
@@ -635,13 +843,13 @@ def all_chips_train(chip, weights, mfu=0.4, chips=8, price=2.0, size=2):
 @ex.machine_of.slip("Writing a token is a forward pass: 2 FLOPs per weight, not 6.")
 def six_per_weight(chip, weights, mfu=0.4, chips=8, price=2.0, size=2):
     found = course.machine_of(chip, weights, mfu, chips, price, size)
-    return found._replace(decode=found.decode / 3)
+    return found._replace(serving=found.serving / 3)
 
 
 @ex.machine_of.slip("All chips decode together: times chips.")
 def one_chip_decodes(chip, weights, mfu=0.4, chips=8, price=2.0, size=2):
     found = course.machine_of(chip, weights, mfu, chips, price, size)
-    return found._replace(decode=found.decode / chips)
+    return found._replace(serving=found.serving / chips)
 
 
 @ex.machine_of.slip("Each chip reads its share of the weights: divide by chips.")
@@ -698,7 +906,7 @@ def in_the_order_given(name, facts):
     return "\n## ".join([title, *(found[section] for section in facts)])
 
 
-@ex.card.slip("A whole number is told with commas, another with three digits.")
+@ex.card.slip("An int is told with commas, a float with three digits.")
 def plain_numbers(name, facts):
     text = course.card(name, facts)
     for what, value in facts["numbers"].items():
@@ -721,3 +929,45 @@ def counts_rounded(name, facts):
 @ex.card.slip("The title is missing: # and the model's name.")
 def no_title(name, facts):
     return course.card(name, facts).partition("\n")[2]
+
+
+@ex.card.slip(
+    "A measured float keeps three digits, though it be whole: only an int has commas."
+)
+def whole_is_int(name, facts):
+    text = course.card(name, facts)
+    for what, value in facts["numbers"].items():
+        if value == int(value):
+            text = text.replace(f"{what} | {value:.3g} |", f"{what} | {int(value):,} |")
+    return text
+
+
+@ex.card.slip("Commas are for an int; a float is told with three digits.")
+def commas_for_all(name, facts):
+    text = course.card(name, facts)
+    for what, value in facts["numbers"].items():
+        text = text.replace(f"{what} | {value:.3g} |", f"{what} | {value:,} |")
+    return text
+
+
+@ex.card.slip("A table needs its head: | what | measured | and |---|---| below it.")
+def no_table_head(name, facts):
+    text = course.card(name, facts)
+    return text.replace("| what | measured |\n|---|---|\n", "")
+
+
+@ex.card.slip("Below | what | measured | the table needs the line |---|---|.")
+def no_rule_below(name, facts):
+    return course.card(name, facts).replace("|---|---|\n", "")
+
+
+@ex.card.slip("A blank line ends a table in Markdown: its lines follow each other.")
+def blank_in_table(name, facts):
+    return course.card(name, facts).replace("|\n|", "|\n\n|")
+
+
+@ex.card.slip("The card has these four sections and no others.")
+def all_entries(name, facts):
+    text = course.card(name, facts)
+    more = [section for section in facts if section not in course.SECTIONS]
+    return text + "".join(f"\n## {section}\n\n{facts[section]}\n" for section in more)

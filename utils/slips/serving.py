@@ -707,8 +707,12 @@ def never(p_V, q_V, token, u, w):
 # ---- speculate ----
 
 
+def _decide(p_V, q_V, token, dice):
+    return spec.accept(p_V, q_V, token, dice.random(), dice.random())
+
+
 def _round(model, draft, prompt, count, K, dice, *, forget=1, bonus=True, row=0, stop=True,
-           chain=True, cut=True, own=True, calls_of=1, late=0):  # fmt: skip
+           chain=True, cut=True, own=True, calls_of=1, late=0, decide=_decide):  # fmt: skip
     cache, tokens, calls = Cache(), list(prompt), 0
     while len(tokens) < len(prompt) + count:
         proposed, laws = [], []
@@ -720,7 +724,7 @@ def _round(model, draft, prompt, count, K, dice, *, forget=1, bonus=True, row=0,
         calls += calls_of
         for k, (q_V, token) in enumerate(zip(laws, proposed)):
             p_V = p_KV[min(K, k + late)]
-            new = spec.accept(p_V, q_V, token, dice.random(), dice.random())
+            new = decide(p_V, q_V, token, dice)
             tokens.append(new)
             if new != token and stop:
                 break
@@ -803,3 +807,61 @@ def one_row_late(*args):
 def counts_tokens(model, draft, prompt, count, K, dice):
     tokens, _ = _round(model, draft, prompt, count, K, dice)
     return tokens, len(tokens)
+
+
+def _from_p(p_V, q_V, token, dice):
+    u, w = dice.random(), dice.random()
+    return token if u * q_V[token] < p_V[token] else spec.inverse(p_V, w)
+
+
+@ex.speculate.slip(
+    "The replacement is drawn from p here; accept(...) draws it from max(p - q, 0)."
+)
+def replaced_from_p(*args):
+    return _round(*args, decide=_from_p)
+
+
+def _one_number(p_V, q_V, token, dice):
+    u = dice.random()
+    return spec.accept(p_V, q_V, token, u, u)
+
+
+@ex.speculate.slip(
+    "One random number decides and draws here: accept(...) takes two, u and w."
+)
+def one_number_for_both(*args):
+    return _round(*args, decide=_one_number)
+
+
+def _likeliest(p_V, q_V, token, dice):
+    u, _ = dice.random(), dice.random()
+    rest_V = np.maximum(p_V - q_V, 0)
+    return token if u * q_V[token] < p_V[token] else int(rest_V.argmax())
+
+
+@ex.speculate.slip(
+    "The replacement is the likeliest of max(p - q, 0) here: it must be drawn."
+)
+def likeliest_replacement(*args):
+    return _round(*args, decide=_likeliest)
+
+
+@ex.speculate.slip(
+    "The law is right, and fewer proposals stay than could: decide with accept(...)."
+)
+def drawn_and_compared(*args):
+    return _round(
+        *args, decide=lambda p_V, q_V, t, dice: spec.inverse(p_V, dice.random())
+    )
+
+
+def _keeps_if_p_would(p_V, q_V, token, dice):
+    u, w = dice.random(), dice.random()
+    return token if u < p_V[token] else spec.inverse(np.maximum(p_V - q_V, 0), w)
+
+
+@ex.speculate.slip(
+    "Kept where u < p here; a proposal stays where u < p / q: accept(...)."
+)
+def kept_with_chance_p(*args):
+    return _round(*args, decide=_keeps_if_p_would)
