@@ -383,6 +383,8 @@ def prefix_keys(answer):
     same("[1, 2, 3, 4] in blocks of 4, and [1, 23, 4, 0] in blocks of 4",
          alike([1, 2, 3, 4], [1, 23, 4, 0], 4), [False],
          "Tokens must not run into one another: put something between them.")  # fmt: skip
+    same("[7] and [263], one block", alike([7], [263], 1), [False],
+         "Tokens are whole numbers of any size: 7 and 263 are not the same.")  # fmt: skip
     swapped = alike([1, 2, 3, 4, 5, 6], [3, 4, 1, 2, 5, 6], 2)
     same("the first two blocks change places", swapped, [False] * 3,
          "The order of the blocks counts.")  # fmt: skip

@@ -77,22 +77,19 @@ def lab(slots=8, spread=1.0, block=16):
         ax.set_title(told, loc="left", fontsize=10)
     held, lent, kept = _memory(rows["continuous"], wants, block)
     longest = 5 * 40
-    ends = len(held) - 1
-    for label, series, colour, up in (
-        (f"blocks of {block}", lent, plots.BLUE, 7),
-        ("tokens held", held, plots.ORANGE, -7),
+    for label, series, colour, high in (
+        (f"in blocks of {block} that are lent", lent, plots.BLUE, 0.72),
+        ("tokens held", held, plots.ORANGE, 0.56),
     ):
         axes[2].plot(series, color=colour)
-        axes[2].annotate(
-            label, (ends, series[-1]), xytext=(5, up), textcoords="offset points",
-            color=colour, va="center", annotation_clip=False,
-        )  # fmt: skip
+        axes[2].text(0.98, high, label, color=colour, ha="right",
+                     transform=axes[2].transAxes)  # fmt: skip
     axes[2].plot([longest * slots] * len(held), color=plots.RED, lw=1.2)
     axes[2].text(0.01 * steps, longest * slots * 0.95, f"{longest} reserved for each slot",
                  color=plots.RED, va="top", fontsize=9)  # fmt: skip
     axes[2].set(xlabel="step", ylabel="tokens", ylim=(0, longest * slots * 1.05))
     axes[2].set_title(
-        f"continuous, memory: {100 * kept:.0f} % of what the blocks hold is in use, "
+        f"continuous, memory: {100 * kept:.0f} % of what the blocks can hold is in use, "
         f"{100 * sum(held) / (longest * slots * len(held)):.0f} % of what would be reserved",
         loc="left", fontsize=10,
     )  # fmt: skip
@@ -171,7 +168,7 @@ def stalls(whole, cut, budget):
         (plots.RED, plots.BLUE),
     ):
         ax.bar(range(len(steps)), steps, width=1.0, color=colour)
-        ax.set(xlabel="step", xlim=(-0.5, len(cut) + 0.5))
+        ax.set(xlabel="steps after the letter came", xlim=(-0.5, len(cut) + 0.5))
         ax.set_title(f"{name.replace(' a step', ' per step')}: the largest step reads "
                      f"{max(steps)}", loc="left", fontsize=10)  # fmt: skip
     axes[0].set_ylabel("tokens read in the step")
@@ -193,7 +190,11 @@ def guesses(rows):
     plots.lines(ax, {"tokens per call": per_call, "times as fast": speed}, x=K)
     ax.plot(K, formula, "k--", lw=1.2)
     ax.annotate(
-        "formula", (K[0], formula[0]), xytext=(0, 8), textcoords="offset points"
+        "formula",
+        (K[1], formula[1]),
+        xytext=(-4, 8),
+        textcoords="offset points",
+        ha="right",
     )
     ax.axhline(1, color="#999999", lw=1)
     ax.set(xlabel="proposals per call, K", ylabel="times plain decoding", xticks=K)

@@ -517,6 +517,14 @@ def lists(tokens, block):
     return [list(tokens[: (i + 1) * block]) for i in range(len(tokens) // block)]
 
 
+@ex.prefix_keys.slip(
+    "A byte holds 0 to 255: 7 and 263 have one key. Make text of the tokens first."
+)
+def one_byte_each(tokens, block):
+    ends = range(block, len(tokens) + 1, block)
+    return [bytes(t % 256 for t in tokens[:end]) for end in ends]
+
+
 @ex.prefix_keys.slip("A key per token, not per block.")
 def per_token(tokens, block):
     return [_digest(str(list(tokens[: i + 1]))) for i in range(len(tokens))]
