@@ -299,8 +299,8 @@ def crossing(n, alpha, beta):
         ("doubling", plots.GREEN),
     ):
         ax.plot(size, cost(name, n, size, alpha, beta), color=colour)
-    doubling = cost("doubling", n, size, alpha, beta)
-    rounds = np.log2(n)
+    doubling, rounds = cost("doubling", n, size, alpha, beta), np.log2(n)
+    # where 2 (n - 1) (alpha + beta size / n) = rounds (alpha + beta size)
     at = (2 * (n - 1) - rounds) * alpha / ((rounds - 2 * (n - 1) / n) * beta)
     for name, colour, where, shift in (
         ("star", plots.RED, 1e8, (-6, 6)), ("ring", plots.BLUE, 3e8, (16, -12)),

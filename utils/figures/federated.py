@@ -68,8 +68,8 @@ def through_masks(sent, found_MD, rows_ND):
     assert len(order) > len(rows_ND) / 2, "the attack fails"
     return fig, (
         f"Above, the first numbers that each of {len(sent)} clients sent, as grey pixels: "
-        f"noise. Below, {len(shown)} of the clients' {len(rows_ND)} digits, read out of the exact "
-        "sum of these messages, right to 0.05 in every pixel."
+        f"noise. Below, {len(shown)} of the clients' {len(rows_ND)} digits, read out of the "
+        "exact sum of these messages, right to 0.05 in every pixel."
     )
 
 

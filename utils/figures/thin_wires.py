@@ -157,7 +157,8 @@ def frontier(ways, alone_S, talk_seconds, ranks=4):
     ax.xaxis.set_major_formatter(FuncFormatter(_size))
     ax.xaxis.set_minor_locator(NullLocator())
     plots.title(
-        ax, "Fewer talks and fewer bits cost next to nothing; fewer numbers cost points"
+        ax,
+        "Fewer talks and fewer bits cost next to nothing here; fewer numbers cost points",
     )
     told = ", ".join(f"{name} {means[name]:.1f} percent" for name in ways)
     return fig, (
