@@ -1571,6 +1571,15 @@ DEPLOYED = [
     (lambda: onnx_file.field(0, 1), "number is a whole number from 1 to"),
     (lambda: onnx_file.onnx_bytes([torch.nn.Tanh()]), "a chain of Linear and ReLU"),
     (lambda: onnx_file.onnx_bytes([torch.nn.ReLU()]), "a chain of Linear and ReLU"),
+    (lambda: onnx_file.node("Relu", "x", "y"), "inputs is a list of names, not 'x'"),
+    (
+        lambda: onnx_file.node("Relu", ["x"], ["y"]),
+        "output is one name, a text, not ['y']",
+    ),
+    (
+        lambda: onnx_file.value_info("x", "batch"),
+        'sizes is a list, as ["batch", 64], not',
+    ),
     (lambda: onnx_file.read("net.onnx"), "data is the bytes of a file, not str"),
     (lambda: onnx_file.read(b""), "no graph in it: this is no ONNX model"),
     (lambda: onnx_file.read(b"\x3a\xff"), "a number does not end"),

@@ -59,6 +59,20 @@ def test_a_file_is_read_as_it_was_written():
         np.testing.assert_allclose(engine(data)(x_BD.numpy()), want, atol=1e-6)
 
 
+def test_a_gemm_of_two_inputs_has_no_bias():
+    "As other writers leave it out."
+    net, x = nn.Linear(8, 3, bias=False), torch.rand(5, 8)
+    graph = onnx_file.field(1, onnx_file.node("Gemm", ["x", "w"], "y", transB=1))
+    graph += onnx_file.field(5, onnx_file.tensor("w", net.weight))
+    graph += onnx_file.field(11, onnx_file.value_info("x", ["batch", 8]))
+    graph += onnx_file.field(12, onnx_file.value_info("y", ["batch", 3]))
+    data = onnx_file.model(onnx_file.field(2, "net") + graph)
+    want = net(x).detach().numpy()
+    np.testing.assert_allclose(onnx_file.run(data, x), want, atol=1e-6)
+    for engine in (served.engine, served._torch_engine):
+        np.testing.assert_allclose(engine(data)(x.numpy()), want, atol=1e-6)
+
+
 def test_another_runtime_agrees():
     ort = pytest.importorskip("onnxruntime")
     net = nn.Sequential(

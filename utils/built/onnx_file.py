@@ -74,7 +74,11 @@ def fields(data):
 
 
 def tensor(name, values):
-    "A TensorProto: float32, its sizes one field each, its numbers little-endian."
+    """A TensorProto: float32, its sizes one field each, its numbers little-endian.
+
+    values: an array, or a tensor or parameter of PyTorch.
+    """
+    values = values.detach().cpu() if hasattr(values, "detach") else values
     values = np.asarray(values, dtype="<f4")
     dims = b"".join(field(1, size) for size in values.shape)
     return dims + field(2, FLOAT) + field(8, name) + field(9, values.tobytes())
@@ -82,16 +86,28 @@ def tensor(name, values):
 
 def value_info(name, sizes):
     "A ValueInfoProto: a float tensor; a size that is a text is any size."
+    _names(name=name)
+    if isinstance(sizes, str) or not isinstance(sizes, (list, tuple)):
+        raise TypeError(f'sizes is a list, as ["batch", 64], not {sizes!r:.60}')
     dims = b"".join(field(1, field(2 if isinstance(d, str) else 1, d)) for d in sizes)
     return field(1, name) + field(2, field(1, field(1, FLOAT) + field(2, dims)))
 
 
 def node(op, inputs, output, **whole_numbers):
     "A NodeProto: what is computed from what, with whole numbers as attributes."
+    if not isinstance(inputs, (list, tuple)):
+        raise TypeError(f"inputs is a list of names, not {inputs!r:.60}")
+    _names(op=op, output=output, **{f"inputs[{k}]": x for k, x in enumerate(inputs)})
     out = b"".join(field(1, name) for name in inputs) + field(2, output) + field(4, op)
     for name, n in whole_numbers.items():
         out += field(5, field(1, name) + field(3, n) + field(20, INT))
     return out
+
+
+def _names(**texts):
+    for what, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{what} is one name, a text, not {text!r:.60}")
 
 
 def model(graph):
@@ -200,7 +216,7 @@ def _step(op, inputs, attributes, weights):
         return lambda x: np.maximum(x, np.float32(0))
     if op != "Gemm":
         raise ValueError(f"the operator {op!r} is not read here: Gemm and Relu are")
-    W, b = weights[inputs[1]], weights[inputs[2]]
+    W, b = weights[inputs[1]], weights[inputs[2]] if len(inputs) > 2 else np.float32(0)
     W = W.T if attributes.get("transB") else W
     return lambda x: x @ W + b
 

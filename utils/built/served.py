@@ -327,7 +327,8 @@ def _torch_engine(data):
         if op == "Relu":
             chain.append(torch.relu)
             continue
-        W, b = (torch.tensor(found["weights"][name]) for name in inputs[1:])
+        W, *b = (torch.tensor(found["weights"][name]) for name in inputs[1:])
+        b = b[0] if b else None
         W = W if attributes.get("transB") else W.T.contiguous()
         chain.append(lambda x, W=W, b=b: torch.nn.functional.linear(x, W, b))
 

@@ -66,6 +66,15 @@ def field(answer):
            "The length counts bytes, not letters: encode the text first.")  # fmt: skip
 
 
+def _numbers(data):
+    "Which fields a message has, in words."
+    try:
+        found = sorted({number for number, _ in onnx_file.fields(data)})
+    except ValueError:
+        return f"{len(data)} bytes that are no message"
+    return "fields " + ", ".join(map(str, found))
+
+
 def _outputs(case, data, x_BD):
     "What the graph in the bytes computes, by the names of its nodes."
     if isinstance(data, bytearray):
@@ -75,7 +84,8 @@ def _outputs(case, data, x_BD):
     try:
         found = onnx_file.read(data)
     except Exception as error:
-        raise Miss(f"A reader of ONNX files stops: {error}", case) from None
+        rule = f"A reader of ONNX files stops: {error}"
+        raise Miss(rule, case, _numbers(data), "fields 1, 7, 8") from None
     values = {"x": x_BD.numpy()} | found["weights"]
     for op, inputs, outputs, attributes in found["nodes"]:
         missing = [name for name in inputs if name not in values]
@@ -101,11 +111,18 @@ def _node(case, op, values, attributes):
         return np.maximum(values[0], 0)
     if op != "Gemm":
         raise Miss("Gemm and Relu are the operators here.", case, op, "Gemm or Relu")
+    if len(values) != 3:
+        rule = "A Gemm takes three inputs here: x, the weights and the bias."
+        if len(values) == 2:
+            rule = "A Gemm has two inputs: the bias is missing."
+        raise Miss(rule, case, f"{len(values)} inputs", "3 inputs")
     x, W, b = values
-    W = W.T if attributes.get("transB") else W
-    if x.shape[1] != W.shape[0]:
+    turned = attributes.get("transB", 0)
+    if np.ndim(W) != 2 or x.shape[1] != (W.shape[1] if turned else W.shape[0]):
         rule = "Gemm multiplies x by W as it is stored; transB=1 lets it take W of shape (H, D)."
-        raise Miss(rule, case, f"{x.shape} @ {W.shape}", "(B, D) @ (D, H)")
+        raise Miss(rule, case, f"x {x.shape}, W stored as {W.shape}, transB={turned}",
+                   f"x {x.shape}, W stored as (H, D) = (H, {x.shape[1]}), transB=1")  # fmt: skip
+    W = W.T if turned else W
     with np.errstate(all="ignore"):  # some builds of BLAS leave flags of rows they skip
         return x @ W + b
 
@@ -136,8 +153,9 @@ def onnx_bytes(answer):
         D = 4 if net is square else 3
         for B in (1, 7):
             x_BD = torch.randn(B, D, generator=_seeded(B))
-            got, found = _outputs(f"{name}, {B} rows", answer(net), x_BD)
-            same(f"{name}, {B} rows", got, net(x_BD).detach(), atol=1e-5,
+            case = f"{name}, {B} {'row' if B == 1 else 'rows'}"
+            got, found = _outputs(case, answer(net), x_BD)
+            same(case, got, net(x_BD).detach(), atol=1e-5,
                  rule="The graph computes what the network computes: y = x W' + b, then ReLU.")  # fmt: skip
         graph = dict(onnx_file.fields(bytes(answer(net))))[7]
         same(f"{name}: how many names the graph has",
@@ -174,17 +192,18 @@ def fold(answer):
     }
     for seed, (name, option) in enumerate(options.items()):
         for training in (False, True):
-            conv, bn = _pair(seed, option)
+            conv, bn = _pair(seed, option)  # float64: rounding hides no mistake's name
             bn.train(training)
             before = copy.deepcopy((conv.state_dict(), bn.state_dict()))
-            x_BCYX = torch.randn(3, 4, 7, 9, generator=_seeded(seed))
+            x_BCYX = torch.randn(3, 4, 7, 9, generator=_seeded(seed)).double()
             want = copy.deepcopy(bn).eval()(conv(x_BCYX)).detach()
             got = answer(conv, bn)
             case = f"Conv2d(4, 6) with {name}, BatchNorm2d(6)"
             case += ", in training mode" if training else ""
             if not isinstance(got, nn.Conv2d):
                 raise Miss("It should return one nn.Conv2d.", case, type(got).__name__)
-            same(case, got(x_BCYX), want, atol=1e-5, rtol=1e-4,
+            became = copy.deepcopy(got).double()(x_BCYX)  # a float32 answer is one, too
+            same(case, became, want, atol=1e-5, rtol=1e-4,
                  rule="The running mean and variance, eps, the gain and the shift: all of it.")  # fmt: skip
             for layer, old in zip((conv, bn), before):
                 for key, value in layer.state_dict().items():
@@ -203,7 +222,7 @@ def _pair(seed, option):
         bn.running_var.uniform_(0.1, 2)
         nn.init.uniform_(bn.weight, -1, 2)
         nn.init.normal_(bn.bias)
-    return conv, bn
+    return conv.double(), bn.double()
 
 
 # ---- a server and its queue ----
@@ -253,10 +272,14 @@ def queued(answer):
 
 
 class _Clocked:
-    "A queue on a clock that only moves when somebody waits; get(timeout) never suspends."
+    """A queue on a clock that only moves when somebody waits; get(timeout) never suspends.
 
-    def __init__(self, came, start=0.0):
+    names: what get gives, 0, 1, 2 ... unless said; cost: seconds that each taking lasts.
+    """
+
+    def __init__(self, came, start=0.0, names=None, cost=0.0):
         self.came, self.clock, self.taken = list(came), start, []
+        self.names, self.cost = names or list(range(len(self.came))), cost
 
     def now(self):
         return self.clock
@@ -275,14 +298,14 @@ class _Clocked:
         if timeout is not None and there > self.clock + timeout + 1e-12:
             self.clock += timeout
             return None
-        self.clock = max(self.clock, there)
+        self.clock = max(self.clock, there) + self.cost
         self.taken.append(number)
-        return number
+        return self.names[number]
 
 
-def _collected(answer, case, came, limit, wait, start=0.0):
+def _collected(answer, case, came, limit, wait, start=0.0, **more):
     "The batch, and the seconds at which it leaves."
-    queue = _Clocked(came, start)
+    queue = _Clocked(came, start, **more)
     queue.case = case
     waiting = answer(queue, limit, wait)
     if not hasattr(waiting, "send"):
@@ -293,7 +316,7 @@ def _collected(answer, case, came, limit, wait, start=0.0):
         return end.value, queue
     finally:
         waiting.close()
-    raise Miss("It waits for something else than queue.get.", case)
+    raise Miss("It waits for something other than queue.get.", case)
 
 
 @chapter.exercise(
@@ -306,7 +329,9 @@ def _collected(answer, case, came, limit, wait, start=0.0):
 )
 def collect(answer):
     "The next batch of a dynamic batcher."
-    for case, came, limit, wait, start, want, leaves in [
+    falsy = {"names": ["a", "", "c"]}
+    slow = {"cost": 1.0}
+    for case, came, limit, wait, start, want, leaves, *more in [
         ("five are there, limit 3, wait 0", [0, 0, 0, 0, 0], 3, 0.0, 0.0, [0, 1, 2], 0.0),
         ("two are there, limit 8, wait 0", [0, 0], 8, 0.0, 0.0, [0, 1], 0.0),
         ("two are there since long, limit 8, wait 0", [1, 2], 8, 0.0, 5.0, [0, 1], 5.0),
@@ -318,8 +343,11 @@ def collect(answer):
         ("three are there, limit 3, wait 5", [0, 0, 0], 3, 5.0, 0.0, [0, 1, 2], 0.0),
         ("they come at 0 and exactly at 2 s, limit 4, wait 2", [0, 2], 4, 2.0, 0.0, [0, 1], 2.0),
         ("the first was there before, at 1 s; now it is 6; another at 8, wait 4", [1, 8], 4, 4.0, 6.0, [0, 1], 10.0),
+        ("the requests 'a', '' and 'c' are there, limit 3, wait 5", [0, 0, 0], 3, 5.0, 0.0, ["a", "", "c"], 0.0, falsy),
+        ("five are there, each get takes 1 s, limit 4, wait 1.5", [0] * 5, 4, 1.5, 0.0, [0, 1, 2, 3], 4.0, slow),
+        ("three are there, each get takes 1 s, limit 4, wait 1.5", [0] * 3, 4, 1.5, 0.0, [0, 1, 2], 3.0, slow),
     ]:  # fmt: skip
-        got, queue = _collected(answer, case, came, limit, wait, start)
+        got, queue = _collected(answer, case, came, limit, wait, start, **dict(*more))
         same(case, got, want, "In order; at most `limit`; what is there is taken.")
         same(f"{case}: when it leaves", queue.clock, leaves,
              "A full batch leaves at once, any other `wait` after the first was taken.")  # fmt: skip
@@ -409,7 +437,10 @@ def verify(answer):
             change(folder)
             if relist:
                 listed = sealed.manifest(folder)
-            same(case, answer(folder, dict(listed), code or good, key), want, rule)
+            got = answer(folder, dict(listed), code or good, key)
+            if isinstance(got, list) and got != want and sorted(map(str, got)) == want:
+                raise Miss("The names are right, but not sorted.", case, got, want)
+            same(case, got, want, rule)
 
     def write(name, data):
         return lambda folder: (folder / name).write_bytes(data)
@@ -526,7 +557,7 @@ def pgd(answer):
                     "A pixel is further than eps from where it was.", case, far, eps
                 )
             if got.min() < 0 or got.max() > 1:
-                raise Miss("A pixel has left 0 .. 1.", case, got)
+                raise Miss("A pixel has left 0 .. 1.", case, got, "all within 0 .. 1")
         same(case, got, slow(net, x_BD, y_B, eps, steps, rate, begun_BD),
              rule="Each step: along the sign of the slope, then within eps of x, then 0 .. 1.")  # fmt: skip
         _untouched(case, net, x_BD, kept_BD, got)

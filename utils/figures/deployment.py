@@ -1,13 +1,17 @@
 """The figures of chapter 27."""
 
 import copy
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from utils import plots
-from utils.built import attacks, fivefold, load, quant
+from utils.built import attacks, fivefold, int8, load, packed, quant
 
 
 def moved(x_BD):
@@ -47,7 +51,7 @@ def first_look(net, X_ND, y_N, eps=0.1):
     "One digit, and three things that no test set has; -> figure, sentence, shares."
     changed = {
         "as it was tested": X_ND,
-        f"each pixel ±{eps:g}": attacks.fgsm(net, X_ND, y_N, eps),
+        f"each pixel ±{eps:g}, chosen": attacks.fgsm(net, X_ND, y_N, eps),
         "one pixel to the right": moved(X_ND),
     }
     broken = min((flipped(net, seed) for seed in range(40)),
@@ -79,6 +83,59 @@ def first_look(net, X_ND, y_N, eps=0.1):
     ), shares  # fmt: skip
 
 
+# ---- what a device needs, where to cut: what chapter 24 built, put in place ----
+
+
+def forms(net, exported, blob, run, X_ND):
+    """Four forms of a network as files, and what one row takes here.
+
+    exported: of torch.export; blob: an ONNX file's bytes, run(X): what runs it.
+    -> {file: bytes}, {file: CPU seconds of one row}; "int8.bpq, 64 rows" as well. Without
+    chapter 24's kernel on this machine, int8 has no seconds.
+    """
+    with TemporaryDirectory() as place:
+        torch.save(net.state_dict(), Path(place, "state.pt"))
+        torch.export.save(exported, Path(place, "net.pt2"))
+        Path(place, "net.onnx").write_bytes(blob)
+        tensors = {
+            name: packed.pack(p.data, 8) if p.ndim == 2 else p.data
+            for name, p in net.named_parameters()
+        }
+        packed.save_packed(Path(place, "int8.bpq"), tensors)
+        sizes = {file.name: file.stat().st_size for file in Path(place).iterdir()}
+    row, X, program = X_ND[:1], X_ND[:1].numpy(), exported.module()
+    ways = {
+        "state.pt": lambda: net(row),
+        "net.pt2": lambda: program(row),
+        "net.onnx": lambda: run(X),
+    }
+    lossy, seen = int8.saturates(), quant.calibrate(net, lambda net: net(X_ND))
+    if int8.works(lambda layer: int8.Int8Linear(layer, *quant.affine(-4, 4), lossy)):
+        small = int8.swap_linears(
+            copy.deepcopy(net),
+            lambda name, layer: int8.Int8Linear(
+                layer, *seen[name].affine(), reduced=lossy
+            ),
+        )
+        ways["int8.bpq"] = lambda: small(row)
+        ways["int8.bpq, 64 rows"] = lambda: small(X_ND[:64])
+    return sizes, {n: median(t) / 50 for n, t in int8.cpu_seconds(ways, 50).items()}
+
+
+def camera(net, x_BD):
+    """A camera before a network: -> a longer nn.Sequential, pictures (B, 1024).
+
+    Its first layer averages blocks of 4 x 4 of a picture of 32 x 32: 64 pixels. The
+    pictures are the images x_BD (B, 64) with each pixel sixteen times.
+    """
+    blocks = nn.Linear(1024, 64)
+    where = torch.arange(1024).reshape(8, 4, 8, 4).permute(0, 2, 1, 3).reshape(64, 16)
+    blocks.weight.data = torch.zeros(64, 1024).scatter(1, where, 1 / 16)
+    blocks.bias.data.zero_()
+    wide_BYX = x_BD.reshape(-1, 8, 8).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return nn.Sequential(blocks, *net), wide_BYX.flatten(1)
+
+
 # ---- load ----
 
 
@@ -86,11 +143,13 @@ def waits(kinds):
     "{name: latencies}: the share of requests answered within so many seconds."
     fig, ax = plots.subplots(size=(7.4, 3.5))
     colours = (plots.RED, plots.BLUE, plots.GREEN)
-    for (name, seconds), colour, high in zip(kinds.items(), colours, (0.31, 0.2, 0.09)):
+    for (name, seconds), colour, high in zip(
+        kinds.items(), colours, (0.92, 0.82, 0.72)
+    ):
         x = 1e3 * np.sort(seconds)
         ax.step(x, np.arange(1, len(x) + 1) / len(x), color=colour, where="post")
         ax.text(
-            0.985, high, name, transform=ax.transAxes, ha="right", color=colour,
+            0.015, high, name, transform=ax.transAxes, ha="left", color=colour,
             fontweight="bold",
         )  # fmt: skip
         for q in (50, 95, 99):
@@ -214,7 +273,7 @@ def maps(x_D, found, shares):
         edge = float(np.abs(map_D).max())
         ax.imshow(np.reshape(map_D, (8, 8)), cmap="RdBu", vmin=-edge, vmax=edge)
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel(f"8 pixels less:\n{shares[name]:.0f} % right")
+        ax.set_xlabel(f"8 pixels fewer:\n{shares[name]:.2g} % right")
     for ax in axes:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
@@ -222,7 +281,7 @@ def maps(x_D, found, shares):
         "A map that looks like a reason may not be one: delete its pixels and see",
         x=0.01, ha="left", fontsize=11.5, fontweight="bold",
     )  # fmt: skip
-    told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+    told = ", ".join(f"{name} {share:.2g} %" for name, share in shares.items())
     return fig, (
         "One image and four maps of its pixels (blue for, red against), with the share of "
         f"images still read right once the eight highest are black: {told}."
@@ -240,9 +299,12 @@ def alarms(rows):
     ):  # fmt: skip
         values = [100 * row[k] if k < 2 else row[k] for row in rows.values()]
         ax.barh(y + 0.27 - 0.27 * k, values, 0.25, color=colour, label=label)
+        for at, value in zip(y + 0.27 - 0.27 * k, values):
+            if value < 0.5:  # a bar of no length looks like a missing one
+                ax.text(0.7, at, "0", color=colour, va="center", fontsize=9)
     ax.set(yticks=y, yticklabels=names, xlabel="percent", xlim=(0, 101))
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    plots.title(ax, "An alarm is not harm, and silence is not health")
+    plots.title(ax, "An alarm is not harm, and one statistic's silence is not health")
     told = "; ".join(
         f"{n}: alarms {100 * a:.0f} and {100 * b:.0f} %, {c:.0f} % right"
         for n, (a, b, c) in rows.items()

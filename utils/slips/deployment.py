@@ -124,11 +124,23 @@ def no_length(number, value):
     return varint(number << 3) + varint(value)
 
 
+@ex.field.slip("Zero is one byte, 00: here the loop ends before it writes any.")
+def zero_is_nothing(number, value):
+    def varint(n):
+        out = bytearray()
+        while n:
+            out.append(n & 127 | (128 if n > 127 else 0))
+            n >>= 7
+        return bytes(out)
+
+    return _field(number, value, varint)
+
+
 # ---- onnx_bytes ----
 
 
 def _write(net, transB=1, order="<f4", out=None, dims=None, batch="batch", relu=True,
-           bias=True, inputs=None, last="y"):  # fmt: skip
+           bias=True, inputs=3, last="y", turn=False):  # fmt: skip
     nodes, weights, now = b"", b"", "x"
     layers = list(net)
     for k, layer in enumerate(layers):
@@ -137,9 +149,9 @@ def _write(net, transB=1, order="<f4", out=None, dims=None, batch="batch", relu=
             nodes += onnx_file.field(1, node("Relu", [now if relu else "x"], after))
         else:
             W, b = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-            b = b if bias else 0 * b
+            b, W = b if bias else 0 * b, W.T if turn else W
             attributes = {"transB": 1} if transB else {}
-            names = [now if relu else "x", f"w{k}", f"b{k}"]
+            names = [now if relu else "x", f"w{k}", f"b{k}"][:inputs]
             nodes += onnx_file.field(1, node("Gemm", names, after, **attributes))
             for name, array in ((f"w{k}", W), (f"b{k}", b)):
                 one = tensor(name, array) if order == "<f4" else _big(name, array)
@@ -168,6 +180,18 @@ def _big(name, array):
 )
 def without_transB(net):
     return _write(net, transB=0)
+
+
+@ex.onnx_bytes.slip(
+    "W is transposed twice: by you, and by transB=1. One of the two is right."
+)
+def transposed_twice(net):
+    return _write(net, turn=True)
+
+
+@ex.onnx_bytes.slip("A Gemm has two inputs: the bias is missing.")
+def two_inputs(net):
+    return _write(net, inputs=2)
 
 
 @ex.onnx_bytes.slip(
@@ -206,7 +230,7 @@ def last_is_not_y(net):
     return _write(net, last="h9")
 
 
-@ex.onnx_bytes.slip("This is the graph alone: model(graph) puts the version round it.")
+@ex.onnx_bytes.slip("This is the graph alone: model(graph) wraps it with the version.")
 def graph_alone(net):
     return dict(onnx_file.fields(_write(net)))[7]
 
@@ -245,13 +269,13 @@ def without_eps(conv, bn):
     return _fold(conv, bn, eps=False)
 
 
-@ex.fold.slip("Divide by the square root of the variance, not by the variance.")
+@ex.fold.slip("g divides by the root of v + eps, not by v + eps.")
 def without_root(conv, bn):
     return _fold(conv, bn, root=False)
 
 
 @ex.fold.slip(
-    "The convolution's own bias is lost: it passes through the batch norm, too."
+    "conv.bias is lost: it passes through the batch norm, too, as (b - mu) g + beta."
 )
 def loses_the_bias(conv, bn):
     return _fold(conv, bn, bias=False)
@@ -260,6 +284,30 @@ def loses_the_bias(conv, bn):
 @ex.fold.slip("The convolution's own bias is multiplied by the gain as well.")
 def bias_without_gain(conv, bn):
     return _fold(conv, bn, scale_bias=False)
+
+
+@ex.fold.slip("conv.bias stays as it was: it becomes (b - mu) g + beta.")
+def keeps_the_bias(conv, bn):
+    folded = _fold(conv, bn)
+    folded.bias = conv.bias
+    return folded
+
+
+@ex.fold.slip("Every channel has a gain of its own, not the mean of them.")
+def one_gain(conv, bn):
+    folded = copy.deepcopy(conv)
+    gain = (bn.weight.data / (bn.running_var + bn.eps).sqrt()).mean()
+    b_C = 0 if conv.bias is None else conv.bias.data
+    folded.weight.data = conv.weight.data * gain
+    folded.bias = nn.Parameter((b_C - bn.running_mean) * gain + bn.bias.data)
+    return folded
+
+
+@ex.fold.slip("eps is this batch norm's own: bn.eps, not always 1e-5.")
+def fixed_eps(conv, bn):
+    bn = copy.deepcopy(bn)
+    bn.eps = 1e-5
+    return _fold(conv, bn)
 
 
 @ex.fold.slip("bn.weight, the learnt gain, is missing.")
@@ -459,6 +507,30 @@ async def below_zero(queue, limit, wait):
     return batch
 
 
+@ex.collect.slip("The time that is left falls below 0: max(0, end - queue.now()).")
+async def never_clamped(queue, limit, wait):
+    batch = [await queue.get()]
+    end = queue.now() + wait
+    while len(batch) < limit:
+        request = await queue.get(timeout=end - queue.now())
+        if request is None:
+            break
+        batch.append(request)
+    return batch
+
+
+@ex.collect.slip("Nobody came means None: a request may be empty or 0, `is None` asks.")
+async def drops_the_falsy(queue, limit, wait):
+    batch = [await queue.get()]
+    end = queue.now() + wait
+    while len(batch) < limit:
+        request = await queue.get(timeout=max(0.0, end - queue.now()))
+        if not request:
+            break
+        batch.append(request)
+    return batch
+
+
 # ---- best_cut ----
 
 
@@ -520,6 +592,12 @@ def later_of_equals(device, server, sizes, rate):
 def layer_twice(device, server, sizes, rate):
     return _cut(device, server, sizes, rate,
                 lambda k: sum(device[: k + 1]) + sizes[k] / rate + sum(server[k:]))  # fmt: skip
+
+
+@ex.best_cut.slip("The layer at the cut runs nowhere: the server runs server[k:].")
+def layer_nowhere(device, server, sizes, rate):
+    return _cut(device, server, sizes, rate,
+                lambda k: sum(device[:k]) + sizes[k] / rate + sum(server[k + 1 :]))  # fmt: skip
 
 
 # ---- verify ----
@@ -608,6 +686,34 @@ def skips_empty(folder, listed, code, key):
     return [
         n for n in _wrong(folder, listed) if sealed.manifest(folder).get(n) != empty
     ]
+
+
+def _flat(folder, listed, code, key, names):
+    if sealed.mac(listed, key) != code:
+        return ["manifest"]
+    now = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names}
+    return sorted(n for n in set(listed) | set(now) if listed.get(n) != now.get(n))
+
+
+@ex.verify.slip("Files in inner folders are not looked at: weights/a.bin is one.")
+def top_folder_only(folder, listed, code, key):
+    here = [(path.name, path) for path in folder.iterdir() if path.is_file()]
+    return _flat(folder, listed, code, key, here)
+
+
+@ex.verify.slip("A file in an inner folder is listed with its path: weights/a.bin.")
+def names_without_path(folder, listed, code, key):
+    here = [(path.name, path) for path in folder.rglob("*") if path.is_file()]
+    return _flat(folder, listed, code, key, here)
+
+
+@ex.verify.slip("The names are right, but not sorted.")
+def not_sorted(folder, listed, code, key):
+    return (
+        _wrong(folder, listed)[::-1]
+        if sealed.mac(listed, key) == code
+        else ["manifest"]
+    )
 
 
 # ---- pgd ----
@@ -757,6 +863,13 @@ def one_class(net, x_BD, c_B, steps, base_BD):
     return _walk(net, x_BD, c_B[:1].expand(len(c_B)), steps, base_BD)
 
 
+@ex.integrated_gradients.slip(
+    "The walk begins at black here: it goes from base_BD to x_BD."
+)
+def walks_from_black(net, x_BD, c_B, steps, base_BD):
+    return _walk(net, x_BD, c_B, steps, 0 * base_BD, times=x_BD - base_BD)
+
+
 @ex.integrated_gradients.slip("The base is always black here: use base_BD.")
 def always_black(net, x_BD, c_B, steps, base_BD):
     return _walk(net, x_BD, c_B, steps, torch.zeros_like(x_BD))
@@ -825,6 +938,18 @@ def means(a, b):
 def at_the_median(a, b):
     share_a, share_b = _shares(a, b, np.median(np.concatenate([a, b])))
     return abs(share_a - share_b)
+
+
+@ex.ks.slip("Equal values come all at once: look at the gap after the last of them.")
+def between_equals(a, b):
+    a, b, i, j, gap = np.sort(a), np.sort(b), 0, 0, 0.0
+    while i < len(a) and j < len(b):
+        if a[i] <= b[j]:
+            i += 1
+        else:
+            j += 1
+        gap = max(gap, abs(i / len(a) - j / len(b)))
+    return gap
 
 
 @ex.ks.slip("searchsorted needs a sorted sample.")
