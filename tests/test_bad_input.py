@@ -1464,6 +1464,14 @@ SERVING = [
         "position 4 in a table of 4 tokens",
     ),
     (
+        lambda: SERVED_GPT(
+            torch.zeros(2, 1, dtype=torch.long),
+            cache=paged.Paged(SERVED_GPT, 4, 4).rows([[3, 2], [1]]),
+            positions=torch.tensor([[4], [6]]),
+        ),
+        "position 6 in a table of 4 tokens",
+    ),
+    (
         lambda: engine.Engine(SERVED_GPT, slots=8, budget=8),
         "budget is a whole number, at least 9",
     ),

@@ -59,6 +59,20 @@ def test_a_file_is_read_as_it_was_written():
         np.testing.assert_allclose(engine(data)(x_BD.numpy()), want, atol=1e-6)
 
 
+def test_nodes_that_are_no_chain_are_refused():
+    W = np.eye(2, dtype=np.float32)
+    graph = onnx_file.field(2, "two that read x")
+    for name, out in (("w0", "h"), ("w1", "y")):
+        node = onnx_file.node("Gemm", ["x", name], out, transB=1)
+        graph += onnx_file.field(1, node) + onnx_file.field(
+            5, onnx_file.tensor(name, W)
+        )
+    for number, name in ((11, "x"), (12, "y")):
+        graph += onnx_file.field(number, onnx_file.value_info(name, ["batch", 2]))
+    with pytest.raises(ValueError, match="no chain"):
+        onnx_file.run(onnx_file.model(graph), W)
+
+
 def test_a_gemm_of_two_inputs_has_no_bias():
     "As other writers leave it out."
     net, x = nn.Linear(8, 3, bias=False), torch.rand(5, 8)
@@ -278,6 +292,35 @@ def test_any_application_can_be_served():
             return await load.request(server.port, b"you")
 
     assert asyncio.run(asyncio.wait_for(go(), 60)) == (200, b"hi you")
+
+
+async def noisy(queue, limit, wait):
+    print("x" * 100_000)
+    return [await queue.get()]
+
+
+async def broken(queue, limit, wait):
+    await queue.get()
+    raise NameError("mine")
+
+
+def test_a_server_whose_batcher_prints_goes_on(file):
+    async def go():
+        with served.Server(file, collect=noisy) as server:
+            return await load.offer(server.port, np.zeros(8), [ROW])
+
+    answers = asyncio.run(asyncio.wait_for(go(), 60))
+    assert [answer.status for answer in answers] == [200] * 8
+
+
+def test_a_server_that_ended_by_itself_says_why(file):
+    async def go():
+        with served.Server(file, collect=broken) as server:
+            await load.offer(server.port, np.zeros(1), [ROW])
+            server.process.wait(20)
+
+    with pytest.raises(RuntimeError, match="ended by itself, code 1: NameError: mine"):
+        asyncio.run(asyncio.wait_for(go(), 60))
 
 
 def test_what_layer_2_needs_can_be_sent_to_layer_2(file):

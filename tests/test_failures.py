@@ -180,7 +180,7 @@ def test_torchrun_restarts_a_killed_run_on_two_machines_and_the_bits_are_equal(
     said = slurm_job(
         folder, "21_failures", "elastic.py", "--monitor-interval 0.1", KILL="yes"
     )
-    disturbed = re.findall(r"began at (\d+), ended with ([0-9a-f]+)", said)
+    disturbed = re.findall(r"began at (\d+), ended with ([0-9a-f]{64})", said)
     assert [began for began, _ in disturbed] == ["10", "10"], "a kill at step 12"
     # ranks.main joins by itself; one process without torchrun makes the same bits
     scope = {"__name__": "elastic"}

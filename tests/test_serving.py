@@ -210,6 +210,7 @@ def test_the_expected_tokens_per_call():
         (b'{"prompt": [1], "count": 3, "beams": 2}', "beams"),
         (b'{"prompt": [1], "count": 3, "temperature": true}', "temperature"),
         (b'{"prompt": [1], "count": 3, "temperature": NaN}', "temperature"),
+        (b'{"prompt": [1], "count": 3, "temperature": 1e-45}', "from 0.001"),
         (b'{"prompt": [1], "count": 3, "seed": -1}', "seed"),
     ],
 )

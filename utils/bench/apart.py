@@ -80,6 +80,13 @@ def _process(command, seconds, tell):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         return f"ended after {late:.0f} s"
+    except BaseException:  # Ctrl-C, for one: the child is in a session of its own
+        if os.name == "nt":
+            child.kill()
+        else:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
     return f"its process ended with code {code}" if code else ""
 
 

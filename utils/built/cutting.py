@@ -35,4 +35,5 @@ def rate_between(device, server, sizes, a, b):
     "Bytes in a second at which cuts a and b take the same time; inf where none does."
     seconds = [sum(device[:k]) + sum(server[k:]) for k in (a, b)]
     gap = seconds[1] - seconds[0]
-    return (sizes[a] - sizes[b]) / gap if gap else math.inf
+    rate = (sizes[a] - sizes[b]) / gap if gap else math.inf
+    return rate if rate > 0 else math.inf

@@ -192,7 +192,8 @@ class Engine:
         prompt = [int(x) for x in prompt]
         if why := self.refuse(prompt, count):
             raise ValueError(why)
-        given.number("temperature", temperature)
+        if temperature != 0:  # below a thousandth the likeliest alone: say 0
+            given.number("temperature", temperature, least=1e-3)
         request = Request(self._next, prompt, count, temperature, seed)
         self.waiting.append(request)
         self._next += 1

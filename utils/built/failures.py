@@ -19,6 +19,7 @@ import math
 import os
 import signal
 import time
+import traceback
 import zlib
 from pathlib import Path
 
@@ -77,11 +78,17 @@ def killed_while(act, seconds):
         try:
             while True:
                 act()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        time.sleep(seconds)
+    finally:  # also where somebody interrupts
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        raise RuntimeError("act ended by itself, with an error, before it was killed")
 
 
 # ---- sharded checkpoints ----

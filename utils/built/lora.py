@@ -54,10 +54,12 @@ def products(model, *inputs, mask=None):
                 found[name] = x_ND.T @ x_ND / len(x_ND)
 
             hooks.append(part.register_forward_pre_hook(see))
-    with torch.no_grad():
-        model(*inputs)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found
 
 

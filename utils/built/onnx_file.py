@@ -204,9 +204,17 @@ def _value_info(data):
 def steps(data):
     """The chain in a file, ready to run: [(name, f), ...], f: array (B, D) -> array (B, H).
 
-    A Gemm is one step, a Relu another. ValueError for other operators.
+    A Gemm is one step, a Relu another. ValueError for other operators, and for nodes
+    that are no chain.
     """
     found = read(data)
+    now = next(iter(found["inputs"]), None)
+    for op, inputs, outputs, _ in found["nodes"]:
+        if list(inputs[:1]) != [now] or len(outputs) != 1:
+            raise ValueError(
+                f"{op} does not read what the node before it made: no chain"
+            )
+        now = outputs[0]
     return [(op, _step(op, inputs, attributes, found["weights"]))
             for op, inputs, _, attributes in found["nodes"]]  # fmt: skip
 
@@ -216,6 +224,8 @@ def _step(op, inputs, attributes, weights):
         return lambda x: np.maximum(x, np.float32(0))
     if op != "Gemm":
         raise ValueError(f"the operator {op!r} is not read here: Gemm and Relu are")
+    if set(attributes) - {"transB"} or not set(inputs[1:]) <= set(weights):
+        raise ValueError("a Gemm here has weights of the file, and transB at most")
     W, b = weights[inputs[1]], weights[inputs[2]] if len(inputs) > 2 else np.float32(0)
     W = W.T if attributes.get("transB") else W
     return lambda x: x @ W + b

@@ -109,6 +109,7 @@ class Paged:
         "The tables of the rows that the next call reads: -> the cache."
         longest = max(map(len, tables))
         padded = [[*table, *[0] * (longest - len(table))] for table in tables]
+        self.held = [len(table) * self.block for table in tables]
         self.table_BN = torch.tensor(padded, device=self.keys[0].device)
         return self
 
@@ -117,10 +118,9 @@ class Paged:
         if positions.ndim == 1:
             positions = positions[None]
         held = self.table_BN.shape[1] * self.block
-        if int(positions.max()) >= held:
-            raise ValueError(
-                f"position {int(positions.max())} in a table of {held} tokens"
-            )
+        for last, own in zip(positions.amax(1).tolist(), self.held):
+            if last >= own:
+                raise ValueError(f"position {last} in a table of {own} tokens")
         self.at_BT = self.table_BN.gather(1, positions // self.block)
         self.spot_BT = positions % self.block
         return torch.arange(held, device=positions.device)

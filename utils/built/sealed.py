@@ -68,7 +68,7 @@ def verify(folder, listed, code, key):
 def load_verified(folder, listed, code, key):
     "{name: bytes} of a folder, or ValueError; what is returned is what was verified."
     held = {name: path.read_bytes() for name, path in files(folder).items()
-            if not path.is_symlink()}  # fmt: skip
+            if name in listed and not path.is_symlink()}  # fmt: skip
     wrong = verify(folder, listed, code, key)
     wrong = wrong or sorted(
         name for name in listed

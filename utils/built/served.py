@@ -21,6 +21,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -54,7 +55,7 @@ class Server:
             raise ValueError(f'app is "module:function", not {app!r:.60}')
         options |= options.pop("options", {})
         self.app, self.options, self.patience = app, options, patience
-        self.process = self.port = None
+        self.process = self.port = self.said = None
 
     @property
     def address(self):
@@ -65,9 +66,10 @@ class Server:
         one = dict.fromkeys(
             ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
         )
+        self.said = tempfile.TemporaryFile()  # no pipe: nobody would empty it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "utils.built.served"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said,
             cwd=ROOT, env=settings | one, start_new_session=True,
         )  # fmt: skip
         try:
@@ -90,13 +92,21 @@ class Server:
             wake.cancel()
         if not line.startswith(b"port "):
             self.process.kill()
-            told = self.process.stderr.read().decode(errors="replace").strip()
-            last = told.splitlines()[-1] if told else "it said nothing"
-            raise RuntimeError(f"the server did not start: {last}")
+            self.process.wait()
+            raise RuntimeError(f"the server did not start: {self._last_line()}")
         self.port = int(line.split()[1])
 
-    def __exit__(self, *_):
+    def _last_line(self):
+        self.said.seek(0)
+        told = self.said.read().decode(errors="replace").strip()
+        return told.splitlines()[-1] if told else "it said nothing"
+
+    def __exit__(self, kind, *_):
+        code = self.process.poll()
+        last = self._last_line() if code else ""
         self.stop()
+        if code and kind is None:
+            raise RuntimeError(f"the server ended by itself, code {code}: {last}")
 
     def stop(self):
         "End the process and wait for it; may be called twice."
@@ -111,7 +121,7 @@ class Server:
             process.kill()
             process.wait()
         finally:
-            for stream in (process.stdout, process.stderr):
+            for stream in (process.stdout, self.said):
                 stream.close()
 
 
@@ -385,6 +395,7 @@ async def _serve(app):
         [asyncio.ensure_future(app.background())] if hasattr(app, "background") else []
     )
     print(f"port {sockets[0].getsockname()[1]}", flush=True)
+    os.dup2(2, 1)  # what an answer prints goes where errors go
     if not jobs:
         await asyncio.Event().wait()
     await asyncio.gather(*jobs)  # an error in it ends the server, and is told

@@ -44,9 +44,9 @@ def parse(body):
     if (
         isinstance(warm, bool)
         or not isinstance(warm, (int, float))
-        or not 0 <= warm <= 100
+        or not (warm == 0 or 1e-3 <= warm <= 100)
     ):
-        return None, "temperature is a number from 0 to 100"
+        return None, "temperature is 0 or a number from 0.001 to 100"
     if type(fields["seed"]) is not int or not 0 <= fields["seed"] < 2**63:
         return None, "seed is a whole number from 0 to 2**63 - 1"
     if not isinstance(fields["prompt"], list):
@@ -74,6 +74,8 @@ def app(model, slots=8, blocks=64, block=16, budget=None, queue=1000):
             while not served.idle:
                 for number, token, done in served.step():
                     streams[number].put_nowait((token, done))
+                    if done:
+                        del served.done[number]
                 await asyncio.sleep(0)  # read what came, send what was written
                 await asyncio.sleep(0)
             await came.wait()
