@@ -77,12 +77,12 @@ def lab(slots=8, spread=1.0, block=16):
         ax.set_title(told, loc="left", fontsize=10)
     held, lent, kept = _memory(rows["continuous"], wants, block)
     longest = 5 * 40
-    for label, series, colour, high in (
-        (f"in blocks of {block} that are lent", lent, plots.BLUE, 0.72),
-        ("tokens held", held, plots.ORANGE, 0.56),
+    for label, series, colour, height in (
+        (f"blocks of {block}", lent, plots.BLUE, 0.78),
+        ("tokens held", held, plots.ORANGE, 0.62),
     ):
         axes[2].plot(series, color=colour)
-        axes[2].text(0.98, high, label, color=colour, ha="right",
+        axes[2].text(0.99, height, label, color=colour, ha="right", va="center",
                      transform=axes[2].transAxes)  # fmt: skip
     axes[2].plot([longest * slots] * len(held), color=plots.RED, lw=1.2)
     axes[2].text(0.01 * steps, longest * slots * 0.95, f"{longest} reserved for each slot",
@@ -190,12 +190,9 @@ def guesses(rows):
     plots.lines(ax, {"tokens per call": per_call, "times as fast": speed}, x=K)
     ax.plot(K, formula, "k--", lw=1.2)
     ax.annotate(
-        "formula",
-        (K[1], formula[1]),
-        xytext=(-4, 8),
-        textcoords="offset points",
+        "formula", (K[1], formula[1]), xytext=(-6, 12), textcoords="offset points",
         ha="right",
-    )
+    )  # fmt: skip
     ax.axhline(1, color="#999999", lw=1)
     ax.set(xlabel="proposals per call, K", ylabel="times plain decoding", xticks=K)
     best = max(rows, key=lambda k: rows[k][2])

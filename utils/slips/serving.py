@@ -133,6 +133,11 @@ def without_cache(model, ids_B, cache, length_B):
     return model(ids_B[:, None], positions=length_B[:, None])[:, 0]
 
 
+@ex.decode_step.slip("positions has the shape (B, T), here (B, 1): length_B[:, None].")
+def flat_positions(model, ids_B, cache, length_B):
+    return model(ids_B[:, None], cache=cache, positions=length_B)[:, 0]
+
+
 # ---- continuous ----
 
 
@@ -169,6 +174,25 @@ def forgets_running(waiting, running, slots):
 @ex.continuous.slip("The queue has its order; sorted by number, a later one may pass.")
 def by_number(waiting, running, slots):
     return running + sorted(waiting)[: slots - len(running)]
+
+
+@ex.continuous.slip(
+    "running grows here, and the server still needs it: make a new list (a + b, not append, "
+    "pop or +=)."
+)
+def grows_running(waiting, running, slots):
+    running += waiting[: slots - len(running)]
+    return running
+
+
+@ex.continuous.slip(
+    "Both lists change here, and the server still needs them: make a new list (a + b, not "
+    "append, pop or +=)."
+)
+def moves_over(waiting, running, slots):
+    while waiting and len(running) < slots:
+        running.append(waiting.pop(0))
+    return running
 
 
 # ---- share_out ----
@@ -376,6 +400,31 @@ class KeepsOne(_Pool):
             table.append(self.take())
 
 
+@ex.Pool.slip(
+    "The last free blocks may be taken, too: raise where missing > free, not >=."
+)
+class KeepsOneAlways(_Pool):
+    def extend(self, table, tokens):
+        missing = -(-tokens // self.block) - len(table)
+        if missing >= len(self.free):
+            raise RuntimeError("too few free")
+        for _ in range(missing):
+            table.append(self.take())
+
+
+@ex.Pool.slip(
+    "The table's own blocks are forgotten when you ask whether all fit: only what is "
+    "missing must be free."
+)
+class AsksForAll(_Pool):
+    def extend(self, table, tokens):
+        need = -(-tokens // self.block)
+        if need > len(self.free):
+            raise RuntimeError("too few free")
+        while len(table) < need:
+            table.append(self.take())
+
+
 # ---- paged_attention ----
 
 
@@ -450,6 +499,34 @@ def whole_blocks(q, keys, values, table, length):
     return _mixed(q, k, v, _seen(k, -(-length // S) * S))
 
 
+@ex.paged_attention.slip("A score of 0 still has a share, e ** 0 is 1: mask with -inf.")
+def masked_with_0(q, keys, values, table, length):
+    k, v = _gathered(keys, table), _gathered(values, table)
+    scores = (k @ q[..., None])[..., 0] / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(~_seen(k, length)[:, None], 0)
+    return (scores.softmax(-1)[:, :, None] @ v)[:, :, 0]
+
+
+@ex.paged_attention.slip(
+    "Masked after the softmax, a row's shares no longer add up to 1: mask the scores, "
+    "before it."
+)
+def masked_late(q, keys, values, table, length):
+    k, v = _gathered(keys, table), _gathered(values, table)
+    shares = ((k @ q[..., None])[..., 0] / q.shape[-1] ** 0.5).softmax(-1)
+    shares = shares.masked_fill(~_seen(k, length)[:, None], 0)
+    return (shares[:, :, None] @ v)[:, :, 0]
+
+
+@ex.paged_attention.slip(
+    "S comes before N here: the text runs through a block, then on to the next. Bring the "
+    "axes into the order (B, H, N, S, D)."
+)
+def across_blocks(q, keys, values, table, length):
+    k, v = (x[table].permute(0, 2, 3, 1, 4).flatten(2, 3) for x in (keys, values))
+    return _mixed(q, k, v, _seen(k, length))
+
+
 # ---- prefix_keys ----
 
 
@@ -487,7 +564,7 @@ def run_together(tokens, block):
     return keys
 
 
-@ex.prefix_keys.slip("A sum forgets the order of the tokens.")
+@ex.prefix_keys.slip("This forgets the order of the tokens.")
 def summed(tokens, block):
     return [sum((t + 1) ** 2 for t in tokens[: (i + 1) * block])
             for i in range(len(tokens) // block)]  # fmt: skip
@@ -517,17 +594,31 @@ def lists(tokens, block):
     return [list(tokens[: (i + 1) * block]) for i in range(len(tokens) // block)]
 
 
-@ex.prefix_keys.slip(
-    "A byte holds 0 to 255: 7 and 263 have one key. Make text of the tokens first."
-)
-def one_byte_each(tokens, block):
-    ends = range(block, len(tokens) + 1, block)
-    return [bytes(t % 256 for t in tokens[:end]) for end in ends]
-
-
 @ex.prefix_keys.slip("A key per token, not per block.")
 def per_token(tokens, block):
     return [_digest(str(list(tokens[: i + 1]))) for i in range(len(tokens))]
+
+
+@ex.prefix_keys.slip(
+    "bytes(...) takes numbers from 0 to 255 only, and tokens may be larger: write them as "
+    "text, or give each several bytes."
+)
+def a_byte_each(tokens, block):
+    return [
+        hashlib.sha256(bytes(tokens[:e])).digest()
+        for e in range(block, len(tokens) + 1, block)
+    ]
+
+
+@ex.prefix_keys.slip(
+    "One byte per token: 7 and 263 become the same. Write tokens as text, or give each "
+    "several bytes."
+)
+def cut_to_a_byte(tokens, block):
+    return [
+        hashlib.sha256(bytes(t % 256 for t in tokens[:e])).digest()
+        for e in range(block, len(tokens) + 1, block)
+    ]
 
 
 # ---- preempt ----
@@ -636,6 +727,47 @@ def always_one(running, waiting, pool, needed):
             break
 
 
+@ex.preempt.slip(
+    "The oldest leaves, too, and then nobody is left to give way: stop when one runs."
+)
+def no_guard(running, waiting, pool, needed):
+    while len(pool.free) < needed:
+        request = running.pop()
+        _leave(request, pool)
+        waiting.insert(0, request)
+
+
+@ex.preempt.slip(
+    "running = running[:-1] makes a new list: change running and waiting in place."
+)
+def new_running(running, waiting, pool, needed):
+    while len(pool.free) < needed and len(running) > 1:
+        request, running = running[-1], running[:-1]
+        _leave(request, pool)
+        waiting.insert(0, request)
+
+
+@ex.preempt.slip(
+    "waiting = [request, *waiting] makes a new list: change running and waiting in place."
+)
+def new_waiting(running, waiting, pool, needed):
+    while len(pool.free) < needed and len(running) > 1:
+        request = running.pop()
+        _leave(request, pool)
+        waiting = [request, *waiting]
+
+
+@ex.preempt.slip(
+    "Neither list has changed: running = running[:-1] would make a new one. Change running "
+    "and waiting in place."
+)
+def both_new(running, waiting, pool, needed):
+    while len(pool.free) < needed and len(running) > 1:
+        request, running = running[-1], running[:-1]
+        _leave(request, pool)
+        waiting = [request, *waiting]
+
+
 # ---- accept ----
 
 
@@ -715,12 +847,12 @@ def never(p_V, q_V, token, u, w):
 # ---- speculate ----
 
 
-def _decide(p_V, q_V, token, dice):
-    return spec.accept(p_V, q_V, token, dice.random(), dice.random())
-
-
 def _round(model, draft, prompt, count, K, dice, *, forget=1, bonus=True, row=0, stop=True,
-           chain=True, cut=True, own=True, calls_of=1, late=0, decide=_decide):  # fmt: skip
+           chain=True, cut=True, own=True, calls_of=1, late=0, judge=None, last=None,
+           put=True):  # fmt: skip
+    judge = judge or (
+        lambda p, q, t, dice: spec.accept(p, q, t, dice.random(), dice.random())
+    )
     cache, tokens, calls = Cache(), list(prompt), 0
     while len(tokens) < len(prompt) + count:
         proposed, laws = [], []
@@ -732,13 +864,15 @@ def _round(model, draft, prompt, count, K, dice, *, forget=1, bonus=True, row=0,
         calls += calls_of
         for k, (q_V, token) in enumerate(zip(laws, proposed)):
             p_V = p_KV[min(K, k + late)]
-            new = decide(p_V, q_V, token, dice)
-            tokens.append(new)
+            new = judge(p_V, q_V, token, dice)
+            if put or new == token:
+                tokens.append(new)
             if new != token and stop:
                 break
         else:
             if bonus:
-                tokens.append(spec.inverse(p_KV[K - row], dice.random()))
+                law_V = last(draft, tokens, laws) if last else p_KV[K - row]
+                tokens.append(spec.inverse(law_V, dice.random()))
         if forget is not None:
             cache.length = max(0, len(tokens) - forget)
     end = len(prompt) + count if cut else None
@@ -817,59 +951,63 @@ def counts_tokens(model, draft, prompt, count, K, dice):
     return tokens, len(tokens)
 
 
-def _from_p(p_V, q_V, token, dice):
-    u, w = dice.random(), dice.random()
-    return token if u * q_V[token] < p_V[token] else spec.inverse(p_V, w)
+@ex.speculate.slip("Is the replacement appended? Else a round may bring nothing.")
+def not_appended(*args):
+    return _round(*args, put=False)
+
+
+MODELS = "The token behind all proposals is the model's, not the draft's."
+
+
+@ex.speculate.slip(MODELS)
+def last_of_the_draft(*args):
+    return _round(*args, last=lambda draft, tokens, laws: draft(tokens))
+
+
+@ex.speculate.slip(MODELS)
+def last_law_again(*args):
+    return _round(*args, last=lambda draft, tokens, laws: laws[-1])
 
 
 @ex.speculate.slip(
-    "The replacement is drawn from p here; accept(...) draws it from max(p - q, 0)."
+    "The replacement is drawn from p itself here: accept(...) draws it from max(p - q, 0)."
 )
 def replaced_from_p(*args):
-    return _round(*args, decide=_from_p)
+    def judge(p, q, t, dice):
+        if dice.random() * q[t] < p[t]:
+            return t
+        return spec.inverse(p, dice.random())
 
-
-def _one_number(p_V, q_V, token, dice):
-    u = dice.random()
-    return spec.accept(p_V, q_V, token, u, u)
+    return _round(*args, judge=judge)
 
 
 @ex.speculate.slip(
-    "One random number decides and draws here: accept(...) takes two, u and w."
+    "One random number for both: whoever turns a proposal down must draw the replacement "
+    "with a fresh one."
 )
 def one_number_for_both(*args):
-    return _round(*args, decide=_one_number)
+    def judge(p, q, t, dice):
+        u = dice.random()
+        return spec.accept(p, q, t, u, u)
 
-
-def _likeliest(p_V, q_V, token, dice):
-    u, _ = dice.random(), dice.random()
-    rest_V = np.maximum(p_V - q_V, 0)
-    return token if u * q_V[token] < p_V[token] else int(rest_V.argmax())
+    return _round(*args, judge=judge)
 
 
 @ex.speculate.slip(
-    "The replacement is the likeliest of max(p - q, 0) here: it must be drawn."
+    "The replacement is always the likeliest of max(p - q, 0) here: it must be drawn."
 )
 def likeliest_replacement(*args):
-    return _round(*args, decide=_likeliest)
+    def judge(p, q, t, dice):
+        if dice.random() * q[t] < p[t]:
+            return t
+        return int(np.argmax(np.maximum(p - q, 0)))
+
+    return _round(*args, judge=judge)
 
 
 @ex.speculate.slip(
-    "The law is right, and fewer proposals stay than could: decide with accept(...)."
+    "The law is right, but fewer proposals stay than could: here one stays only if the "
+    "model happens to draw the same token. Decide with accept(...)."
 )
-def drawn_and_compared(*args):
-    return _round(
-        *args, decide=lambda p_V, q_V, t, dice: spec.inverse(p_V, dice.random())
-    )
-
-
-def _keeps_if_p_would(p_V, q_V, token, dice):
-    u, w = dice.random(), dice.random()
-    return token if u < p_V[token] else spec.inverse(np.maximum(p_V - q_V, 0), w)
-
-
-@ex.speculate.slip(
-    "Kept where u < p here; a proposal stays where u < p / q: accept(...)."
-)
-def kept_with_chance_p(*args):
-    return _round(*args, decide=_keeps_if_p_would)
+def drawn_from_p(*args):
+    return _round(*args, judge=lambda p, q, t, dice: spec.inverse(p, dice.random()))
