@@ -4,8 +4,7 @@ All clients are trained at once: a model is a vector of P weights, K models are 
 of one matrix w_KP, and one batched product serves all of them. Shapes: X (K, B, D), B
 rows of each client; y (K, B) whole numbers, the classes; n (K,) rows that each client
 has. Sources: H. B. McMahan et al. (2017), https://arxiv.org/abs/1602.05629 (FedAvg);
-S. P. Karimireddy et al. (2020), https://arxiv.org/abs/1910.06378 (SCAFFOLD);
-T. Li et al. (2020), https://arxiv.org/abs/1812.06127 (FedProx).
+S. P. Karimireddy et al. (2020), https://arxiv.org/abs/1910.06378 (SCAFFOLD).
 """
 
 import math
