@@ -74,19 +74,14 @@ def _process(command, seconds, tell):
     try:
         code = child.wait(late)
     except subprocess.TimeoutExpired:
-        if os.name == "nt":
-            child.kill()
-        else:
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
         return f"ended after {late:.0f} s"
-    except BaseException:  # Ctrl-C, for one: the child is in a session of its own
-        if os.name == "nt":
-            child.kill()
-        else:
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        raise
+    finally:  # late, or Ctrl-C, which does not reach a session of its own
+        if child.poll() is None:
+            if os.name == "nt":
+                child.kill()
+            else:
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
     return f"its process ended with code {code}" if code else ""
 
 

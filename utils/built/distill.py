@@ -7,21 +7,12 @@ Vinyals and Dean (2015), arXiv:1503.02531; kappa is Cohen's (1960).
 import copy
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils import data, given
-
-
-def fold(k, folds=5):
-    "X, y to learn from and X, y to be judged on: of all 1,797 digits, those with i % folds == k."
-    X_ND, y_N, X_test, y_test = data.digits()
-    X_ND = torch.from_numpy(np.concatenate([X_ND, X_test])).float()
-    y_N = torch.from_numpy(np.concatenate([y_N, y_test]))
-    new_N = torch.arange(len(y_N)) % folds == k
-    return X_ND[~new_N], y_N[~new_N], X_ND[new_N], y_N[new_N]
+from utils import given
+from utils.built.pruning import fold as fold  # the digits' folds are chapter 23's
 
 
 def mlp(width, seed):

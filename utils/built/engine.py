@@ -25,6 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+COLDEST = 1e-3  # temperature; below it only the likeliest token is left: say 0
+
+
 # ---- steps ----
 
 
@@ -192,8 +195,8 @@ class Engine:
         prompt = [int(x) for x in prompt]
         if why := self.refuse(prompt, count):
             raise ValueError(why)
-        if temperature != 0:  # below a thousandth the likeliest alone: say 0
-            given.number("temperature", temperature, least=1e-3)
+        if temperature != 0:
+            given.number("temperature", temperature, least=COLDEST)
         request = Request(self._next, prompt, count, temperature, seed)
         self.waiting.append(request)
         self._next += 1

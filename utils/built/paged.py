@@ -117,13 +117,13 @@ class Paged:
         "Tokens are read at positions (B, T): -> the positions (N S,) that a table holds."
         if positions.ndim == 1:
             positions = positions[None]
-        held = self.table_BN.shape[1] * self.block
         for last, own in zip(positions.amax(1).tolist(), self.held):
             if last >= own:
                 raise ValueError(f"position {last} in a table of {own} tokens")
         self.at_BT = self.table_BN.gather(1, positions // self.block)
         self.spot_BT = positions % self.block
-        return torch.arange(held, device=positions.device)
+        longest = self.table_BN.shape[1] * self.block
+        return torch.arange(longest, device=positions.device)
 
     def layer(self, number):
         "-> keep(k, v): write one layer's new ones into their blocks, return the rows' own."

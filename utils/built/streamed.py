@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 
 from utils import given
-from utils.built import engine
+from utils.built import engine, load
 
 MOST_BODY = 1 << 20  # bytes; more is refused before it is read
 USAGE = (
@@ -44,9 +44,9 @@ def parse(body):
     if (
         isinstance(warm, bool)
         or not isinstance(warm, (int, float))
-        or not (warm == 0 or 1e-3 <= warm <= 100)
+        or not (warm == 0 or engine.COLDEST <= warm <= 100)
     ):
-        return None, "temperature is 0 or a number from 0.001 to 100"
+        return None, f"temperature is 0 or a number from {engine.COLDEST} to 100"
     if type(fields["seed"]) is not int or not 0 <= fields["seed"] < 2**63:
         return None, "seed is a whole number from 0 to 2**63 - 1"
     if not isinstance(fields["prompt"], list):
@@ -143,7 +143,6 @@ def app(model, slots=8, blocks=64, block=16, budget=None, queue=1000):
 
         def _gone(self):
             if self.number is not None and served.cancel(self.number):
-                served.done.pop(self.number, None)
                 streams[self.number].put_nowait((None, True))
 
     class State(Answer):
@@ -256,10 +255,5 @@ async def offer(port, due, requests, timeout=60):
 
 async def state(port):
     "The server's counts: a dict."
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        data = await asyncio.wait_for(reader.read(), 30)
-        return json.loads(data[data.find(b"{") :])
-    finally:
-        writer.close()
+    _, data = await load.request(port, method="GET")
+    return json.loads(data)

@@ -130,11 +130,12 @@ def spoken(numbers):
             runs[-1].append(number)
         else:
             runs.append([number])
-    parts = [
-        f"{run[0]:02} to {run[-1]:02}" if len(run) > 2 else f"{number:02}"
-        for run in runs
-        for number in (run[:1] if len(run) > 2 else run)
-    ]
+    parts = []
+    for run in runs:
+        if len(run) > 2:
+            parts.append(f"{run[0]:02} to {run[-1]:02}")
+        else:
+            parts += [f"{number:02}" for number in run]
     return ", ".join(parts)
 
 

@@ -47,19 +47,24 @@ def plan_rows():
     ]
 
 
+def _standing(numbers):
+    "Those of the numbers that stand: [chapter], hours to read and hours to solve them."
+    stand = {int(c["number"]): c for c in chapters() if c["stands"]}
+    found = [stand[number] for number in numbers if number in stand]
+    spent = [pages.minutes(f"{c['number']}_{c['slug']}") for c in found]
+    return found, *(sum(each[i] for each in spent) / 60 for i in (0, 1))
+
+
 def path_rows():
     "README's table of paths, with the hours of the chapters that stand."
     rows = [
         "| path | chapters | hours to read and to solve |",
         "|---|---|---|",
     ]
-    stand = {int(c["number"]): c for c in chapters() if c["stands"]}
     for name, (what, numbers) in PATHS.items():
-        found = [stand[number] for number in numbers if number in stand]
+        found, read, solve = _standing(numbers)
         if not found:
             continue
-        spent = [pages.minutes(f"{c['number']}_{c['slug']}")[:2] for c in found]
-        read, solve = (sum(minutes) / 60 for minutes in zip(*spent))
         links = ", ".join(
             f"[{c['number']}](chapters/{c['number']}_{c['slug']}.ipynb)" for c in found
         )
@@ -70,15 +75,11 @@ def path_rows():
 def term_rows():
     "TEACHING's table of a term, with the hours of each week's chapters that stand."
     rows = ["| week | chapters | hours to read and to solve |", "|---|---|---|"]
-    stand = {int(c["number"]): c for c in chapters() if c["stands"]}
     for week, numbers in enumerate(TERM, 1):
-        found = [stand[number] for number in numbers if number in stand]
-        names = [f"{c['number']}_{c['slug']}" for c in found]
-        spent = [pages.minutes(name)[:2] for name in names]
-        read, solve = (sum(m) / 60 for m in zip(*spent)) if spent else (0, 0)
+        found, read, solve = _standing(numbers)
         links = "; ".join(
-            f"[{c['number']} {c['what']}](chapters/{name}.ipynb)"
-            for c, name in zip(found, names)
+            f"[{c['number']} {c['what']}](chapters/{c['number']}_{c['slug']}.ipynb)"
+            for c in found
         )
         rows.append(f"| {week} | {links} | {read:.1f} + {solve:.1f} |")
     return rows
