@@ -311,6 +311,16 @@ def test_a_lab_moves_where_its_frames_show_what_the_output_shows(kernel, shown):
     assert data["steps"] == [3, 2] and data["says"][2] == face_of(2)
 
 
+def test_what_has_one_choice_is_told_and_lab_js_counts_no_step_for_it(kernel, shown):
+    draw = lab()
+    draw.book = {"width": [2]}
+    plots.explore(draw, width=(1, 3), dark=False)
+    found = chapter(lab_cell(face_of(2)), frames=[kernel])
+    data = json.loads(re.search('application/json">(.*?)</script>', found.body)[1])
+    assert "<span>width: 2</span>" in found.body and 'type="range"' not in found.body
+    assert data["steps"] == [2] and len(data["files"]) == len(data["says"]) == 2
+
+
 def test_frames_of_another_run_say_so_and_of_another_lab_are_not_shown(kernel, shown):
     plots.explore(lab(), width=(1, 3), dark=False)
     other_numbers = chapter(lab_cell(face_of(7)), frames=[kernel])

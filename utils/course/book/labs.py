@@ -122,7 +122,7 @@ class Lab:
             where = "in another run, whose measured numbers differ from this page's"
         data = {
             "folder": f"labs/{self.name}/", "files": self.drawn["files"],
-            "says": self.drawn["says"], "steps": [len(c["labels"]) for c in controls],
+            "says": self.drawn["says"], "steps": [len(c["labels"]) for c in controls if len(c["labels"]) > 1],
         }  # fmt: skip
         packed = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
         return (
@@ -137,10 +137,10 @@ class Lab:
         )
 
     def _control(self, place, control):
-        if len(control["labels"]) == 1:
-            return ""
         name, labels = f"{self.name}-{place}", control["labels"]
         start, says = control["start"], html.escape(control["label"])
+        if len(labels) == 1:  # nothing to choose here, and lab.js counts no step
+            return f"<span>{says}: {html.escape(labels[0])}</span>"
         if control["kind"] == "check" and len(labels) == 2:
             on = " checked" * start
             return f'<label><input type="checkbox" id="{name}"{on}> {says}</label>'
