@@ -3,7 +3,7 @@
 unit       pytest over tests/: utils, checks and slips, structure, a browser
 solutions  nbval: every stored output of every solution is compared
 chapters   nbval-lax: every cell of every chapter runs as a reader gets it
-NN         what one chapter needs: its checks and slips, its modules, its two notebooks
+NN ...     what these chapters need: their checks and slips, modules, two notebooks each
 
 Notebooks are run two at a time, files of unit tests three at a time, for a third of them
 wait (for ranks, servers, a browser); with one core, one at a time. Each file's tests run in
@@ -29,7 +29,7 @@ NBVAL = (
     "-W", "ignore::DeprecationWarning",
 )  # fmt: skip
 STAGES = {
-    "unit": ["tests", "--durations=12", "--durations-min=2"],
+    "unit": ["tests", "--durations=12", "--durations-min=2", "-p", "no:nbval"],
     "solutions": ["--nbval", *NBVAL, "--nbval-sanitize-with=tests/sanitize.cfg"],
     "chapters": ["--nbval-lax", *NBVAL],
 }
@@ -55,25 +55,26 @@ def command(stage, extra=()):
     return [sys.executable, "-m", "pytest", *STAGES[stage], *split, *extra, *files]
 
 
-def of_chapter(name):
-    "{stage: what to run} for one chapter: 03_backprop."
+def of_chapters(names):
+    "{stage: what to run} for some chapters: ['03_backprop', ...]."
     from tests.test_earned import EARNED
 
-    slug = name[3:]
-    modules = {slug, *(m.rpartition(".")[2] for m in EARNED.get(slug, ()))}
-    source = (ROOT / "solutions" / f"{name}.ipynb").read_text(encoding="utf-8")
-    modules |= {"practice"} & set(re.findall(r"from utils\.(\w+)", source))
-    files = ["test_exercises", "test_structure", "test_earned"]
-    words = [name, f"solutions/{name}", slug]
-    for module in sorted(modules):
-        if (ROOT / "tests" / f"test_{module}.py").exists():
-            files.append(f"test_{module}")
-            words.append(f"test_{module}")
-    tests = [f"tests/{file}.py" for file in files]
+    files, words = ["test_exercises", "test_structure", "test_earned"], []
+    for name in names:
+        slug = name[3:]
+        modules = {slug, *(m.rpartition(".")[2] for m in EARNED.get(slug, ()))}
+        source = (ROOT / "solutions" / f"{name}.ipynb").read_text(encoding="utf-8")
+        modules |= {"practice"} & set(re.findall(r"from utils\.(\w+)", source))
+        words += [name, f"solutions/{name}", slug]
+        for module in sorted(modules):
+            if (ROOT / "tests" / f"test_{module}.py").exists():
+                files.append(f"test_{module}")
+                words.append(f"test_{module}")
+    tests = [f"tests/{file}.py" for file in dict.fromkeys(files)]
     return {
-        "unit": [*tests, "-n", str(AT_A_TIME), "-k", " or ".join(words)],
-        "solutions": [f"solutions/{name}.ipynb"],
-        "chapters": [f"chapters/{name}.ipynb"],
+        "unit": [*tests, "-n", str(AT_A_TIME), "-k", " or ".join(dict.fromkeys(words))],
+        "solutions": [f"solutions/{name}.ipynb" for name in names],
+        "chapters": [f"chapters/{name}.ipynb" for name in names],
     }
 
 
@@ -90,12 +91,8 @@ def plan(words, extra=()):
             raise ValueError(
                 f"No stage {word!r}; there are: {', '.join(STAGES)}, a chapter's number"
             )
-    steps = [
-        (stage, [*more, *extra])
-        for name in chapters
-        for path in author.named([name])
-        for stage, more in of_chapter(path.stem).items()
-    ]
+    named = [path.stem for path in author.named(chapters)] if chapters else []
+    steps = [(s, [*more, *extra]) for s, more in of_chapters(named).items() if named]
     if steps and not stages and not files:
         return steps
     return steps + [(stage, [*files, *extra]) for stage in stages or STAGES]
@@ -132,6 +129,8 @@ def run_stage(stage, extra=()):
     with tempfile.TemporaryDirectory() as folder:
         environ = {**os.environ, **running.environment(folder)}
         environ["OMP_NUM_THREADS"] = os.environ.get("COURSE_THREADS", "1")
+        # Else each of some hundreds of processes compiles the course's modules anew.
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         report = Path(folder) / "report.xml"
         arguments = [*command(stage, extra), f"--junitxml={report}"]
         if stage == "unit" and any(".py" in str(e) for e in extra):

@@ -10,7 +10,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -1046,83 +1045,7 @@ def test_traffic_leaves_torch_as_it_was():
     assert (dist.ProcessGroup.send, dist.ProcessGroup.recv) == before
 
 
-# ---- the same function under torchrun ----
-
-SCRIPT = """
-import os, sys, time
-import torch
-from torch import distributed as dist
-from utils import ranks
-
-def fn(rank, world):
-    x = torch.ones(4) * (rank + 1)
-    with ranks.traffic() as sent:
-        dist.all_reduce(x)
-        if rank == 0:
-            dist.send(x, 1)
-        if rank == 1:
-            dist.recv(x, 0)
-    if "restart" in sys.argv and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        if rank == 1:
-            os.kill(os.getpid(), 9)
-    return rank, world, x.tolist(), sent.bytes, torch.get_num_threads()
-
-made = ranks.main(fn, timeout=60) if "RANK" in os.environ else ranks.run(fn, 4)
-with open(os.path.join(sys.argv[1], os.environ.get("RANK", "all")), "w") as file:
-    print(made, file=file)
-"""
-
-
-class FreePort:
-    "A port that nobody else is given while torchrun is about to listen there."
-
-    def __enter__(self):
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(("127.0.0.1", 0))
-        return self.socket.getsockname()[1]
-
-    def __exit__(self, *error):
-        self.socket.close()
-
-
-def torchrun(folder, options, *arguments, agents=1, n=4):
-    "Start one torchrun per machine on this one; the results that their n ranks wrote."
-    (folder / "script.py").write_text(SCRIPT)
-    environ = {**os.environ, "PYTHONPATH": path_with_course()}
-    environ |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ranks.LOOPBACK}
-    with FreePort() as port:
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(agents),
-                 "--node-rank", str(i), "--nproc-per-node", str(n // agents),
-                 "--master-addr", "127.0.0.1", "--master-port", str(port),
-                 *options, "script.py", str(folder), *arguments],
-                cwd=folder, env=environ, stderr=subprocess.PIPE, text=True,
-            )
-            for i in range(agents)
-        ]  # fmt: skip
-        try:
-            said = [agent.communicate(timeout=120)[1] for agent in started]
-        finally:
-            for agent in started:
-                agent.kill()
-    assert all(agent.returncode == 0 for agent in started), said
-    return [eval((folder / str(rank)).read_text()) for rank in range(n)]
-
-
-@linux
-def test_two_machines_under_torchrun_and_a_notebook_agree(tmp_path):
-    made = torchrun(tmp_path, [], agents=2)
-    python(SCRIPT, str(tmp_path))
-    assert made == eval((tmp_path / "all").read_text())
-    assert made[0] == (0, 4, [10.0] * 4, 16, 1)
-
-
-@linux
-def test_torchrun_restarts_after_a_killed_rank(tmp_path):
-    made = torchrun(tmp_path, ["--max-restarts", "1"], "restart", n=2)
-    assert [m[0] for m in made] == [0, 1]
+# ---- under torchrun: tests/test_torchrun.py, a killed rank in tests/test_failures.py ----
 
 
 def test_main_without_torchrun_says_so(monkeypatch):

@@ -1,12 +1,15 @@
 """The scripts that chapters print, as they stand, on two "machines" over loopback.
 
 Two torchrun agents with two ranks each meet at one rendezvous, and their four ranks run
-one script after another: starting torchrun is what costs.
+one script after another: starting torchrun is what costs. One script more is run by them
+and as a notebook would: both get the same sums and count the same bytes.
 """
 
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +24,25 @@ for script in sys.argv[1:]:
     with open(f"{script}.{os.environ['RANK']}", "w") as file:
         with contextlib.redirect_stdout(file):
             runpy.run_path(script, run_name="__main__")
+"""
+
+AGREE = """
+import os
+import torch
+from torch import distributed as dist
+from utils import ranks
+
+def fn(rank, world):
+    x = torch.ones(4) * (rank + 1)
+    with ranks.traffic() as sent:
+        dist.all_reduce(x)
+        if rank == 0:
+            dist.send(x, 1)
+        if rank == 1:
+            dist.recv(x, 0)
+    return rank, world, x.tolist(), sent.bytes, torch.get_num_threads()
+
+print(ranks.main(fn, timeout=60) if "RANK" in os.environ else ranks.run(fn, 4))
 """
 
 
@@ -58,16 +80,23 @@ def scripts():
 def test_every_script_runs_on_two_machines_over_loopback(tmp_path):
     texts = scripts()
     assert sorted(texts) == sorted(PRINTS), "what a script prints is said in PRINTS"
-    for name, text in texts.items():
+    for name, text in {**texts, "agree.py": AGREE}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "run_all.py").write_text(RUN_ALL, encoding="utf-8")
     argv = [
         *TORCHRUN, "--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
         "--rdzv-id", "all", "--rdzv-endpoint", f"127.0.0.1:{free_port()}",
-        "run_all.py", *texts,
+        "run_all.py", *texts, "agree.py",
     ]  # fmt: skip
     agents = [start(argv, tmp_path, environ(OMP_NUM_THREADS="1")) for _ in range(2)]
     said_by(agents, 300)
     for name, right in PRINTS.items():
         said = [(tmp_path / f"{name}.{rank}").read_text() for rank in range(4)]
         assert right(said), f"{name}: {said}"
+    notebook = subprocess.run(
+        [sys.executable, "agree.py"], cwd=tmp_path, env=environ(), timeout=120,
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    made = [eval((tmp_path / f"agree.py.{rank}").read_text()) for rank in range(4)]
+    assert made == eval(notebook.stdout)
+    assert made[0] == (0, 4, [10.0] * 4, 16, 1)
