@@ -146,6 +146,22 @@ def test_json_is_one_object(fake, capsys):
     assert "error" in report["rows"][2] and "ratio" not in report["rows"][2]
 
 
+def test_the_page_has_a_row_for_each_and_is_written_of_whole_runs_only(
+    fake, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.md")
+    with pytest.raises(SystemExit):
+        runner.main(["--write", "slow"])
+    assert "without names" in capsys.readouterr().err and not runner.RESULTS.exists()
+    runner.main(["--write"])
+    lines = runner.RESULTS.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [b.name for b in FAKE]
+    assert "| 0.5 | 0.4 to 0.7 | <= 0.6 | yes | a / b; a note |" in rows[0]
+    assert "| >= 25 | **no** |" in rows[1] and "out of luck" in rows[2]
+    assert "Python 3." in lines[2] and "1 of " in lines[2]
+
+
 @pytest.mark.parametrize("word", ["nonsense", "peer"])
 def test_an_unknown_name_is_refused_with_the_known_ones(fake, capsys, word):
     with pytest.raises(SystemExit) as stop:
@@ -474,7 +490,12 @@ def test_what_a_peer_prints_does_not_reach_the_json(fake, tmp_path, capfd):
     assert json.loads(out)["rows"] and "the peer says hello" in err
 
 
-def test_the_command_itself_runs():
+def test_the_command_itself_runs_and_the_kept_page_has_every_benchmark_and_bar():
+    "A new benchmark, or another bar: `python3 start.py bench --write`."
     command = [sys.executable, "-B", "-m", "utils.bench", "--list"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0 and "array engine  <= 0.6" in run.stdout
+    kept = runner.RESULTS.read_text(encoding="utf-8").splitlines()
+    rows = [line.split("|") for line in kept if line.startswith("| `")]
+    told = [f"{row[1].strip(' `')}  {row[4].strip()}".rstrip() for row in rows]
+    assert told == run.stdout.splitlines()

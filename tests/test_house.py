@@ -41,15 +41,25 @@ def test_an_import_upwards_is_found(tmp_path, monkeypatch, capsys):
     assert "utils.built.optim -> utils.figures.optimizers" in capsys.readouterr().out
 
 
+def layers():
+    "The names in the contract of imports, from the top of the house down."
+    text = (author.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r"\w+", re.search(r"layers = \[(.*?)\n\]", text, re.S)[1])
+
+
 def test_every_module_is_in_a_wing_or_a_small_tool():
     top = {p.name for p in UTILS.iterdir() if p.is_file() and p.suffix == ".py"}
     assert len(top) <= 10, top
-    layers = re.search(
-        r"layers = \[(.*?)\n\]", (author.ROOT / "pyproject.toml").read_text(), re.S
-    )
-    known = set(re.findall(r"\w+", layers[1]))
     here = {p.stem for p in UTILS.iterdir() if p.is_dir() or p.suffix == ".py"}
-    assert here - {"__init__", "__pycache__"} == known
+    assert here - {"__init__", "__pycache__"} == set(layers())
+
+
+def test_contributing_draws_the_house_as_the_contract_has_it():
+    text = (author.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    wings = re.findall(r"^\| `(\w+)/` \|", text, re.M)
+    (tools,) = re.findall(r"^\| ((?:`\w+\.py` ?)+)\|", text, re.M)
+    assert wings == layers()[: len(wings)]
+    assert set(re.findall(r"`(\w+)\.py`", tools)) == set(layers()[len(wings) :])
 
 
 def test_no_module_has_outgrown_one_purpose():

@@ -60,6 +60,11 @@ def title(ax, finding):
     ax.set_title(finding, loc="left", fontsize=11.5, fontweight="bold")
 
 
+def heading(fig, finding, x=0.01):
+    "Write what the figure shows over several axes; x: where it begins, 0 to 1."
+    fig.suptitle(finding, x=x, ha="left", fontsize=11.5, fontweight="bold")
+
+
 def lines(ax, series, x=None, **style):
     """Plot {label: values}; each label stands at the end of its line, not in a legend.
 

@@ -12,6 +12,7 @@ spread, the bar that the course set itself, and whether it was met.
   --list     names and bars
   --strict   exit with 1 when a bar is missed (otherwise a miss is only printed)
   --json     one JSON object instead of the table
+  --write    the table of all benchmarks as utils/bench/results.md as well
 """
 
 import os
@@ -28,15 +29,17 @@ import time  # noqa: E402
 from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from utils import files  # noqa: E402
 from utils.bench import machine  # noqa: E402
 from utils.bench.peers import known as known_peers  # noqa: E402
 from utils.bench.ratio import REGISTRY  # noqa: E402
-from utils.files import ROOT  # noqa: E402
+
+RESULTS = Path(__file__).with_name("results.md")
 
 
 def discover():
     "Import utils/bench/SLUG.py of every chapter that has one, which fills the registry."
-    for chapter in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")):
+    for chapter in sorted((files.ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")):
         slug, here = chapter.stem[3:], Path(__file__).parent
         if (here / f"{slug}.py").exists() or (here / slug / "__init__.py").exists():
             import_module(f"utils.bench.{slug}")
@@ -88,6 +91,31 @@ def table(rows):
     return "\n".join([*(line.rstrip() for line in text), "", *notes])
 
 
+def page(rows, about, seconds):
+    "The rows of `measure` as a page: what was divided by what, and by how much."
+    found = [row.get("met") for row in rows if row["bar"]]
+    lines = [
+        "# Benchmarks of one run", "",
+        f"{about['machine']}, {about['date']}. One thread; CPU seconds unless a row says "
+        f"otherwise. {found.count(True)} of {len(found)} bars met, in {seconds:.0f} s.",
+        "", "Made by `python3 start.py bench --write`; a row's bar stands in "
+        "`utils/bench/`, beside its code. Your machine: `python3 start.py bench`.", "",
+        "| benchmark | median | spread | bar | met | what |",
+        "|---|---:|---:|---:|---|---|",
+    ]  # fmt: skip
+    for row in rows:
+        met = {True: "yes", False: "**no**", None: ""}[row["met"]]
+        if "error" in row:
+            cells = ("-", "-", row["bar"], met, row["error"])
+        else:
+            spread = f"{row['lowest']:.3g} to {row['highest']:.3g}"
+            what = row["what"] + (f"; {row['note']}" if row["note"] else "")
+            cells = (f"{row['ratio']:.3g}", spread, row["bar"], met, what)
+        told = [c.replace("|", "\\|").replace("\n", " ") for c in cells]
+        lines.append(f"| `{row['name']}` | " + " | ".join(told) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _chosen(known, names):
     "The benchmarks that the words on the command line name; without words, all."
 
@@ -116,7 +144,12 @@ def main(arguments=None):
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_intermixed_args(arguments)
+    if options.write and (options.names or options.peer):
+        parser.error(
+            "--write keeps the table of all our benchmarks: without names, peers"
+        )
     known = dict(discover())
     for folder in options.peer:
         for bench in known_peers.benchmarks(folder, taken=known):
@@ -134,6 +167,8 @@ def main(arguments=None):
         "date": f"{datetime.date.today():%Y-%m-%d}",
     }
     seconds = time.perf_counter() - began
+    if options.write:
+        files.write_whole(RESULTS, page(rows, about, seconds))
     if options.json:
         about["seconds"] = round(seconds, 1)
         print(json.dumps({**about, "rows": rows}, indent=1))

@@ -72,10 +72,10 @@ def first_look(net, X_ND, y_N, eps=0.1):
         ax.set_xlabel(
             f"read as {read_B[which]}\nright: {shares[name]:.0f} % of {len(y_N)}"
         )
-    fig.suptitle(
-        f"One network, one {y_N[which]}: what the test set never asked", x=0.01, ha="left",
-        fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    plots.heading(
+        fig,
+        f"One network, one {y_N[which]}: what the test set never asked",
+    )
     told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
     return fig, (
         f"The same {y_N[which]} four times with what the network reads, and the share of all "
@@ -277,10 +277,10 @@ def maps(x_D, found, shares):
     for ax in axes:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-    fig.suptitle(
+    plots.heading(
+        fig,
         "A map that looks like a reason may not be one: delete its pixels and see",
-        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    )
     told = ", ".join(f"{name} {share:.2g} %" for name, share in shares.items())
     return fig, (
         "One image and four maps of its pixels (blue for, red against), with the share of "

@@ -93,10 +93,11 @@ def suspects(X_ND, y_N, logits_NC, wrong_N, caught):
                               fontweight="bold", color=colour, rotation=90, ha="center",
                               va="center")  # fmt: skip
     recall = caught["out of fold"][1]
-    fig.suptitle(
-        f"Out of fold: {100 * recall:.0f} % of the wrong labels are suspected", x=0.02,
-        ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    plots.heading(
+        fig,
+        f"Out of fold: {100 * recall:.0f} % of the wrong labels are suspected",
+        x=0.02,
+    )
     told = "; ".join(
         f"{n} {100 * p:.0f} and {100 * r:.0f} %" for n, (p, r) in caught.items()
     )

@@ -161,10 +161,7 @@ def pairs(true_ND, rebuilt, alike):
         axes[1, n].set_xlabel(f"correlation {like:.3f}", fontsize=9)
     axes[0, 0].set_ylabel("the client's", fontsize=9)
     axes[1, 0].set_ylabel("from its gradient", fontsize=9, color=plots.RED)
-    fig.suptitle(
-        "A search finds the digit behind a gradient",
-        x=0.02, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    plots.heading(fig, "A search finds the digit behind a gradient", x=0.02)
     return fig, (
         f"{len(rebuilt)} digits and what a search for an input with the same gradient finds, "
         f"through two convolutions: correlations {'above 0.99' if min(alike) > 0.99 else f'from {min(alike):.2f}'}."

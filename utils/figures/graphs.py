@@ -79,10 +79,10 @@ def three_maps(said, club):
     )  # fmt: skip
     errors = {tuple(rows) for rows in wrong.values()}
     assert errors == {(8,)}, f"one error each, the same: {errors}"
-    fig.suptitle(
+    plots.heading(
+        fig,
         "Told two sides of 34, three methods make one error each, and it is the same member",
-        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    )
     return fig, (
         "Three maps of the karate club, friends joined by lines: a minimum cut, label "
         "propagation and a graph network are told the sides of members 0 and 33 and place "

@@ -64,10 +64,10 @@ def first_look(digits, kept):
                 va="top", fontweight="bold", fontsize=9)  # fmt: skip
         ax.text(0.5, -0.19, f"random {lot:.1f} %", transform=ax.transAxes, ha="center",
                 va="top", fontsize=9, color=plots.RED)  # fmt: skip
-    fig.suptitle(
-        f"Half of the weights gone, {lost:.1f} points lost, if we choose which", x=0.01, ha="left", fontsize=11.5,
-        fontweight="bold",
-    )  # fmt: skip
+    plots.heading(
+        fig,
+        f"Half of the weights gone, {lost:.1f} points lost, if we choose which",
+    )
     told = ", ".join(f"{_percent(k)} kept {a:.1f} % (at random {b:.1f} %)"
                      for k, (a, b) in kept.items())  # fmt: skip
     return fig, (

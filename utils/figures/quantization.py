@@ -35,10 +35,10 @@ def first_look(net, accuracy):
             0.5, -0.02, f"{share:.1f} % right", transform=ax.transAxes, ha="center",
             va="top", fontweight="bold",
         )  # fmt: skip
-    fig.suptitle(
+    plots.heading(
+        fig,
         "From 32 bits to 3 hardly a digit changes; at 2 the network falls over",
-        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    )
     told = ", ".join(f"{bits} bits {share:.1f} %" for bits, share in accuracy.items())
     return fig, (
         "The incoming weights of twelve hidden units as 8x8 pictures (blue positive, red "

@@ -51,10 +51,10 @@ def first_look():
         ax.set_title(told, loc="left", fontsize=10)
     axes[1].set_xlabel("step (a token for everybody who runs)")
     ratio = steps / len(rows["continuous"])
-    fig.suptitle(
+    plots.heading(
+        fig,
         f"The same 48 answers in {ratio:.1f} times fewer steps: no slot waits for another",
-        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    )
     return fig, (
         f"Two charts of 8 slots against steps, a colour per request and white where a slot is "
         f"idle. Static batches need {steps} steps and are mostly white behind their short "
@@ -95,10 +95,10 @@ def lab(slots=8, spread=1.0, block=16):
     )  # fmt: skip
     ratio = len(rows["static"]) / len(rows["continuous"])
     gain = f"needs {ratio:.2f} times fewer steps" if ratio > 1 else "gains nothing"
-    fig.suptitle(
+    plots.heading(
+        fig,
         f"{slots} slots: continuous batching {gain}",
-        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    )
     return fig, (
         f"48 requests of about 40 steps, spread {spread:g}, in {slots} slots: static batching "
         f"takes {len(rows['static'])} steps, continuous {len(rows['continuous'])}; of the "
@@ -172,10 +172,10 @@ def stalls(whole, cut, budget):
         ax.set_title(f"{name.replace(' a step', ' per step')}: the largest step reads "
                      f"{max(steps)}", loc="left", fontsize=10)  # fmt: skip
     axes[0].set_ylabel("tokens read in the step")
-    fig.suptitle(
+    plots.heading(
+        fig,
         f"Writers wait for a step of {max(whole)} tokens, or for steps of {max(cut)}",
-        x=0.01, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    )
     return fig, (
         f"Bars of tokens read per step: read in one go, a long prompt makes one step of "
         f"{max(whole)} tokens; cut up, no step reads more than {max(cut)}."

@@ -115,10 +115,9 @@ def shares(words, counts=(2, 4, 64)):
     for line, (name, colour) in enumerate(THINGS.items()):
         axes[-1].text(3.4, 2.6 + 0.4 * line, name, color=colour, ha="right")
     axes[0].set_ylabel("words per parameter")
-    fig.suptitle(  # over all three: over the first alone it would push the others away
-        "What a rank stores: each stage shares out one thing more",
-        x=0.065, ha="left", fontsize=11.5, fontweight="bold",
-    )  # fmt: skip
+    plots.heading(  # over all three: over the first alone it would push the others away
+        fig, "What a rank stores: each stage shares out one thing more", x=0.065
+    )
     return fig, (
         "Words per parameter that one rank stores at stages 0 to 3, stacked: parameters, "
         f"gradients, Adam's moments, for {', '.join(map(str, counts))} ranks. Stages 1 and "
