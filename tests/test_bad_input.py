@@ -4,6 +4,7 @@ One row a mistake: (call, words that its message must contain). A module's rows 
 one list; a new module adds a list to ROWS.
 """
 
+import asyncio
 import math
 import re
 
@@ -74,6 +75,7 @@ from utils.built import (
     rows,
     rules,
     saliency,
+    say,
     scaling,
     sealed,
     secure,
@@ -81,6 +83,7 @@ from utils.built import (
     served,
     sharding,
     speculative,
+    streamed,
     systolic,
     tensor_parallel,
     thin,
@@ -1360,6 +1363,22 @@ SECURE = [
         "the pair (1, 2) is not one of a survivor and a client that dropped out",
     ),
     (
+        lambda: secure.secure_sum(np.zeros((4, 2)), dropped=[4]),
+        "a client that dropped out is a whole number from 0 to 3, not 4",
+    ),
+    (
+        lambda: secure.secure_sum(np.zeros((4, 2)), dropped=(-1,)),
+        "a client that dropped out is a whole number from 0 to 3, not -1",
+    ),
+    (
+        lambda: secure.secure_sum(np.zeros((4, 2)), dropped=(1.5,)),
+        "a client that dropped out is a whole number from 0 to 3, not 1.5",
+    ),
+    (
+        lambda: secure.Client(0, 3, 2, 0).pair([5, 7]),
+        "2 public keys of 3 clients",
+    ),
+    (
         lambda: secure.secure_sum(np.zeros((4, 2)), t=2),
         "t is a whole number from 3 to 4, not 2",
     ),
@@ -1436,6 +1455,18 @@ SHARDING = [
         "1 parts and 2 sizes",
     ),
     (
+        alone(lambda: sharding.save_shards("x", [], [])),
+        "parts are of at least one layer, and all of one dtype",
+    ),
+    (
+        alone(
+            lambda: sharding.save_shards(
+                "x", [torch.ones(3), torch.ones(2).double()], [3, 2]
+            )
+        ),
+        "parts are of at least one layer, and all of one dtype",
+    ),
+    (
         alone(lambda: sharding.save_shards("x", [torch.ones(3)], [4])),
         "a part of 4 numbers on 1 ranks has 4, not 3",
     ),
@@ -1477,6 +1508,34 @@ SERVING = [
     ),
     (lambda: SERVED_ENGINE.add([], 3), "a list of at least one token"),
     (lambda: SERVED_ENGINE.add([5], 3), "whole numbers 0 to 4"),
+    (
+        lambda: SERVED_ENGINE.add([3.7], 3),
+        "a list of at least one token, whole numbers",
+    ),
+    (
+        lambda: SERVED_ENGINE.add([True], 3),
+        "a list of at least one token, whole numbers",
+    ),
+    (
+        lambda: SERVED_ENGINE.add(["3"], 3),
+        "a list of at least one token, whole numbers",
+    ),
+    (lambda: SERVED_ENGINE.add("31", 3), "a list of at least one token, whole numbers"),
+    (lambda: SERVED_ENGINE.add(3, 3), "a list of at least one token, whole numbers"),
+    (
+        lambda: SERVED_ENGINE.add(torch.tensor([1.0, 2.0]), 3),
+        "a list of at least one token, whole numbers",
+    ),
+    (
+        lambda: SERVED_ENGINE.add(torch.tensor([True]), 3),
+        "a list of at least one token, whole numbers",
+    ),
+    (
+        lambda: SERVED_ENGINE.add([1], True),
+        "count is a whole number of tokens to write",
+    ),
+    (lambda: SERVED_ENGINE.add([1], 2, seed=1.5), "seed is a whole number from 0 to"),
+    (lambda: SERVED_ENGINE.add([1], 2, True), "temperature is a number of at least 0"),
     (lambda: SERVED_ENGINE.add([1], 0), "count is a whole number of tokens to write"),
     (lambda: SERVED_ENGINE.add([1] * 9, 4), "more than the 12 that fit"),
     (
@@ -1569,6 +1628,32 @@ def _deployed_chain():
     return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
 
 
+def _climbed(steps=3, rate=0.1, start=None):
+    start = torch.ones(1, 4) if start is None else start
+    return attacks.pgd(
+        _deployed_chain(), torch.ones(1, 4), [0], 0.1, steps, rate, start
+    )
+
+
+def _strengthened(**options):
+    x_ND, y_N = torch.ones(2, 4), torch.tensor([0, 1])
+    return attacks.strengthen(_deployed_chain(), x_ND, y_N, **options)
+
+
+def _graph_without(part):
+    "A file of one Relu whose graph lacks a part of it."
+    f = onnx_file.field
+    info = onnx_file.value_info("x", ["batch", 4])
+    info = f(1, "x") if part == "type" else info
+    node = f(1, "x") + f(2, "y") + (b"" if part == "operator" else f(4, "Relu"))
+    weight = f(1, 2) + f(2, 1) + f(9, bytes(8 if part != "numbers" else 5))
+    weight += b"" if part == "name" else f(8, "w")
+    graph = f(1, node) + f(5, weight) + f(11, info)
+    if part != "end":
+        graph += f(12, onnx_file.value_info("y", ["batch", 4]))
+    return onnx_file.model(graph if part != "kind" else graph + f(1, 7))
+
+
 def _deployed_norm():
     return torch.nn.BatchNorm2d(5)
 
@@ -1592,6 +1677,34 @@ DEPLOYED = [
     (lambda: onnx_file.read(b""), "no graph in it: this is no ONNX model"),
     (lambda: onnx_file.read(b"\x3a\xff"), "a number does not end"),
     (lambda: onnx_file.read(b"\x3a\x05ab"), "field 7 should have 5 bytes: cut short"),
+    (
+        lambda: onnx_file.read(_graph_without("operator")),
+        "node 0 has no operator: field 4 is missing",
+    ),
+    (
+        lambda: onnx_file.read(_graph_without("name")),
+        "weight 0 has no name: field 8 is missing",
+    ),
+    (
+        lambda: onnx_file.read(_graph_without("numbers")),
+        "'w' has the shape (2) and 5 bytes of numbers",
+    ),
+    (
+        lambda: onnx_file.read(_graph_without("type")),
+        "an input, 'x', has no type: field 2 is missing",
+    ),
+    (
+        lambda: onnx_file.read(_graph_without("kind")),
+        "the graph: field 1 is not a message or bytes",
+    ),
+    (
+        lambda: onnx_file.steps(_graph_without("end")),
+        "the chain ends with 'y', the outputs are []: no chain",
+    ),
+    (
+        lambda: onnx_file.run(_graph_without(""), [[1.0, 2.0]]),
+        "x_BD has the shape (B, 4) here, not (1, 2)",
+    ),
     (lambda: onnx_file.fields(b"\x0d1234"), "field 1 is of wire type 5, not 0 or 2"),
     (
         lambda: folding.fold(torch.nn.Linear(2, 2), _deployed_norm()),
@@ -1612,6 +1725,29 @@ DEPLOYED = [
     (lambda: load.arrivals(1.0, 2.5), "n is a whole number, at least 1, not 2.5"),
     (lambda: load.latencies([1, 2], [1]), "do not fit"),
     (lambda: load.queued([1, 2], [1]), "do not fit"),
+    (
+        lambda: load.queued([1, 0.5], [1, 1]),
+        "due_N rises: request 1 is due at 0.5, before request 0 at 1",
+    ),
+    (lambda: load.queued([1, math.nan], [1, 1]), "due_N holds nan or inf"),
+    (lambda: load.queued([1, 2], [1, math.nan]), "seconds_N holds nan or inf"),
+    (lambda: load.queued([1, 2], [1, -1]), "seconds_N are at least 0, not -1"),
+    (lambda: load.batched([1, 0.5], len, 1, 0), "due_N rises: request 1 is due at 0.5"),
+    (lambda: load.batched([math.nan], len, 1, 0), "due_N holds nan or inf"),
+    (
+        lambda: load.batched([1.0], lambda rows: -1, 1, 0),
+        "seconds of a batch is a number of at least 0, not -1",
+    ),
+    (lambda: load.latencies([math.nan], [1]), "due holds nan or inf"),
+    (lambda: load.percentile([1, math.nan], 50), "x holds nan"),
+    (
+        lambda: asyncio.run(load.offer(1, [math.nan], [b""])),
+        "due holds nan or inf",
+    ),
+    (
+        lambda: asyncio.run(streamed.offer(1, [math.nan], [{}])),
+        "due[0] is a number of at least 0, not nan",
+    ),
     (lambda: load.percentile([], 50), "there is no percentile of no values"),
     (lambda: load.percentile([1.0], 0), "q is a percentage above 0 and up to 100"),
     (lambda: load.percentile([1.0], 101), "q is a percentage above 0 and up to 100"),
@@ -1625,6 +1761,24 @@ DEPLOYED = [
     (lambda: cutting.best_cut([1], [1], [1], 5), "one size more: 1 sizes"),
     (lambda: cutting.best_cut([1], [1], [1, 1], 0), "rate is a number above 0, not 0"),
     (lambda: sealed.manifest("no/such/folder"), "there is no folder"),
+    (
+        lambda: sealed.mac({"../keys": "00"}, bytes(16)),
+        "'../keys' leaves the folder: it is not sealed",
+    ),
+    (lambda: sealed.mac({"/etc/x": "00"}, bytes(16)), "'/etc/x' leaves the folder"),
+    (lambda: sealed.mac({"C:/x": "00"}, bytes(16)), "'C:/x' leaves the folder"),
+    (lambda: sealed.mac({"a\\..\\b": "00"}, bytes(16)), "leaves the folder"),
+    (lambda: sealed.mac({"a/./b": "00"}, bytes(16)), "leaves the folder"),
+    (lambda: sealed.mac({3: "00"}, bytes(16)), "3 leaves the folder"),
+    (
+        lambda: sealed.mac({"a": sealed.LINK}, bytes(16)),
+        "'a' is a link or no file: it is not sealed",
+    ),
+    (lambda: sealed.mac(["a"], bytes(16)), "a manifest is {name: digest}, not list"),
+    (
+        lambda: sealed.verify(".", {"../keys": "00"}, "00", bytes(16)),
+        "'../keys' leaves the folder",
+    ),
     (lambda: sealed.mac({}, "secret"), "a key is at least 16 random bytes"),
     (lambda: sealed.mac({}, b"short"), "a key is at least 16 random bytes"),
     (lambda: sealed.flip(b"ab", 16), "bit is a whole number from 0 to 15, not 16"),
@@ -1646,6 +1800,19 @@ DEPLOYED = [
         ),
         "eps is a number of at least 0, not -0.1",
     ),
+    (lambda: _climbed(steps=0), "steps is a whole number, at least 1, not 0"),
+    (lambda: _climbed(steps=-2), "steps is a whole number, at least 1, not -2"),
+    (lambda: _climbed(rate=0), "rate is a number above 0, not 0"),
+    (
+        lambda: _climbed(start=torch.ones(2, 4)),
+        "start_BD has the shape of x_BD, (1, 4)",
+    ),
+    (lambda: attacks.noise(torch.ones(1, 4), -0.1), "eps is a number of at least 0"),
+    (lambda: attacks.noise(torch.ones(1, 4), 0.1, -1), "seed is a whole number"),
+    (lambda: _strengthened(eps=0), "eps is a number above 0, not 0"),
+    (lambda: _strengthened(eps=-0.1), "eps is a number above 0, not -0.1"),
+    (lambda: _strengthened(steps=0), "steps is a whole number, at least 1, not 0"),
+    (lambda: _strengthened(epochs=0), "epochs is a whole number, at least 1, not 0"),
     (
         lambda: saliency.integrated_gradients(
             _deployed_chain(), torch.ones(2, 4), torch.tensor([0]), 4
@@ -1699,6 +1866,23 @@ CAPSTONE = [
     (lambda: release.compress(a_gpt(), 5, 4), "bits is 4 or 8, not 5"),
     (lambda: release.write_folder("no", a_gpt(), "ab"), "a text of 5 characters"),
     (lambda: release.write_folder("no", a_gpt(), "abcde"), "a folder without a card"),
+    (
+        lambda: release.write_folder("no", a_gpt(), "abcda", card="it"),
+        "a character stands for one token: ['a'] come twice",
+    ),
+    (
+        lambda: release.write_folder(
+            "no", a_gpt(), ["a", "b", "c", "d", "ef"], card="it"
+        ),
+        "a text of 5 characters, one per token",
+    ),
+    (lambda: say.say("no", "", 3), "the prompt is empty"),
+    (
+        lambda: say.say("no", "a", -1),
+        "count is a number of characters to write, not -1",
+    ),
+    (lambda: say.say("no", "a", 1, math.nan), "temperature is 0 or at least 0.001"),
+    (lambda: say.say("no", "a", 1, -1.0), "temperature is 0 or at least 0.001, not -1"),
     (
         lambda: release.config_of(a_gpt(tied=True), 4, 8),
         "chapter 09's own block, with no options changed",

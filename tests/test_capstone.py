@@ -1,6 +1,7 @@
 """Chapter 29: the planner against counts, and a folder that stands on its own."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -64,7 +65,86 @@ def test_a_stranger_runs_it_without_the_course(folder):
     said = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=120
     )
-    assert said.returncode and "the model knows no ['a', 'b', 'c']" in said.stderr
+    assert said.returncode == 2
+    assert said.stderr == "say.py: the model knows no ['a', 'b', 'c']\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lost", "words"),
+    [
+        ([], None, "arguments are required: prompt"),
+        ([""], None, "the prompt is empty"),
+        (["A", "--count", "x"], None, "--count: invalid int value: 'x'"),
+        (["A", "--count", "-3"], None, "count is a number of characters to write"),
+        (["A", "--temperature", "nan"], None, "temperature is 0 or at least 0.001"),
+        (["A"], "model.safetensors", "this folder lacks model.safetensors"),
+        (["A"], "tokenizer.json", "this folder lacks tokenizer.json"),
+    ],
+)
+def test_the_script_answers_bad_input_in_one_sentence(
+    folder, monkeypatch, capsys, arguments, lost, words
+):
+    if lost:
+        (folder / lost).unlink()
+    monkeypatch.setattr(sys, "argv", ["say.py", *arguments])
+    monkeypatch.setattr(say, "__file__", str(folder / "say.py"))
+    with pytest.raises(SystemExit) as end:
+        say.main()
+    said = capsys.readouterr()
+    assert end.value.code == 2 and not said.out
+    assert words in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", "abc", "model.safetensors is damaged: "),
+        ("config.json", "{", "config.json is no JSON: "),
+        ("config.json", "[]", "config.json holds a list, not a dict"),
+        ("config.json", "{}", "the files of this folder do not fit together: 'vocab'"),
+        ("tokenizer.json", "\0", "tokenizer.json is no JSON: "),
+    ],
+)
+def test_the_script_names_a_damaged_file(
+    folder, monkeypatch, capsys, name, content, words
+):
+    (folder / name).write_text(content)
+    monkeypatch.setattr(sys, "argv", ["say.py", "A"])
+    monkeypatch.setattr(say, "__file__", str(folder / "say.py"))
+    with pytest.raises(SystemExit) as end:
+        say.main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and words in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("characters", "words"),
+    [
+        (CHARS[:-1] + "A", "['A'] come twice"),
+        (list(CHARS), "a text of 27 characters"),
+        ([*CHARS[:-1], "xy"], "a text of 27 characters"),
+        (CHARS[:-1], "a text of 27 characters"),
+    ],
+)
+def test_an_alphabet_has_one_character_per_token(folder, characters, words):
+    text = json.dumps({"kind": "characters", "characters": characters})
+    (folder / "tokenizer.json").write_text(text)
+    for read in (release.read_folder, say.read):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            read(folder)
+
+
+def test_a_folder_that_was_written_half_over_another_is_refused(folder, monkeypatch):
+    def stops(path, content):
+        if path.name == "tokenizer.json":
+            raise OSError("no space left")
+        path.write_bytes(content)
+
+    monkeypatch.setattr(release, "write_whole", stops)
+    with pytest.raises(OSError, match="no space"):
+        release.write_folder(folder, capstone_model(), CHARS, 8, 8, "# a card")
+    with pytest.raises(ValueError, match=r"model lacks config\.json"):
+        release.read_folder(folder)
 
 
 def test_say_draws_by_chance_and_again_the_same(folder):

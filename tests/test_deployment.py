@@ -115,6 +115,28 @@ def test_a_file_that_was_cut_short_is_refused(end):
         onnx_file.read(onnx_file.onnx_bytes(chain())[:end])
 
 
+def test_a_damaged_file_runs_or_is_refused_in_a_sentence():
+    data, rng = onnx_file.onnx_bytes(chain()), np.random.default_rng(0)
+    damaged = [sealed.flip(data, bit) for bit in range(8 * 120)]  # nodes and names
+    damaged += [sealed.flip(data, int(b)) for b in rng.integers(0, 8 * len(data), 400)]
+    damaged += [data[:end] for end in range(len(data))]
+    for _ in range(400):
+        changed = bytearray(data)
+        for at in rng.integers(0, len(data), 4):
+            changed[at : at + rng.integers(4)] = rng.bytes(rng.integers(4))
+        damaged.append(bytes(changed))
+    refused = 0
+    with np.errstate(all="ignore"):
+        for bad in damaged:
+            try:
+                served._sizes(onnx_file.read(bad), onnx_file.steps(bad))
+                onnx_file.run(bad, np.zeros((2, 8), np.float32))
+            except ValueError as error:
+                refused += 1
+                assert type(error) is ValueError and len(str(error)) > 15
+    assert refused > 1000
+
+
 def test_numbers_come_back():
     for n in (0, 1, 127, 128, 300, 2**32 + 5, 2**64 - 1):
         data = onnx_file.field(3, n) + onnx_file.field(
@@ -138,6 +160,22 @@ def test_all_batch_norms_of_a_chain_are_folded():
     folded, x = folding.fold_all(net), torch.randn(3, 1, 9, 9)
     assert [type(layer) for layer in folded] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
     assert (folded(x) - net(x)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_fold_keeps_the_convolutions_dtype_and_device(dtype, bias):
+    "The batch norm may well have stayed in float32, and on the CPU."
+    torch.manual_seed(0)
+    conv, bn = nn.Conv2d(3, 4, 3, bias=bias).to(dtype), nn.BatchNorm2d(4).eval()
+    bn.running_mean.normal_()
+    x = torch.randn(2, 3, 9, 9).to(dtype)
+    folded = folding.fold(conv, bn)
+    assert {p.dtype for p in folded.parameters()} == {dtype}
+    got, want = folded(x), bn(conv(x).float())
+    assert got.dtype == dtype and (got.float() - want).abs().max() < 0.05
+    moved = folding.fold(conv.to("meta"), bn)
+    assert {p.device.type for p in moved.parameters()} == {"meta"}
 
 
 def test_where_two_cuts_meet():
@@ -412,6 +450,39 @@ def test_a_link_in_place_of_a_file_is_refused(tmp_path):
     except OSError:
         pytest.skip("links are not allowed here")
     assert sealed.verify(folder, listed, code, key) == ["a"]
+    with pytest.raises(ValueError, match=r"not loaded.*: a$"):
+        sealed.load_verified(folder, listed, code, key)
+    with pytest.raises(ValueError, match="'a' is a link or no file: it is not sealed"):
+        sealed.mac(sealed.manifest(folder), key)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
+@pytest.mark.parametrize("kind", ["file", "folder", "nowhere"])
+def test_a_link_that_was_added_is_told(tmp_path, kind):
+    folder, key = tmp_path / "folder", bytes(32)
+    folder.mkdir()
+    (folder / "a").write_bytes(b"weights")
+    listed = sealed.manifest(folder)
+    code = sealed.mac(listed, key)
+    to = {"file": __file__, "folder": os.path.dirname(__file__), "nowhere": "no such"}
+    try:
+        (folder / "b").symlink_to(to[kind])
+    except OSError:
+        pytest.skip("links are not allowed here")
+    assert sealed.verify(folder, listed, code, key) == ["b"]
+    with pytest.raises(ValueError, match="'b' is a link"):
+        sealed.mac(sealed.manifest(folder), key)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_told(tmp_path):
+    (tmp_path / "a").write_bytes(b"weights")
+    listed, key = sealed.manifest(tmp_path), bytes(32)
+    code = sealed.mac(listed, key)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.py").write_bytes(b"")
+    assert sealed.verify(tmp_path, listed, code, key) == ["more/b.py"]
+    with pytest.raises(ValueError, match=r"not loaded.*: more/b\.py$"):
+        sealed.load_verified(tmp_path, listed, code, key)
 
 
 def test_envelopes_open_what_they_sealed_and_nothing_else():
@@ -435,6 +506,8 @@ def test_a_signature_belongs_to_one_manifest():
     signature = sealed.sign({"a": "1"}, private)
     assert sealed.signed({"a": "1"}, signature, private.public_key())
     assert not sealed.signed({"a": "2"}, signature, private.public_key())
+    with pytest.raises(ValueError, match="leaves the folder"):
+        sealed.sign({"../a": "1"}, private)
 
 
 # ---- attacks and reasons ----
@@ -452,6 +525,21 @@ def test_an_attack_stays_within_its_bounds_and_hurts():
             net(found), y_B
         ) > nn.functional.cross_entropy(net(x_BD), y_B)
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_every_batch_is_attacked_from_noise_of_its_own(monkeypatch):
+    drawn, noise = [], attacks.noise
+
+    def seen(x_BD, eps, seed=0):
+        start_BD = noise(x_BD, eps, seed)
+        drawn.append((start_BD - x_BD).numpy().tobytes())
+        return start_BD
+
+    monkeypatch.setattr(attacks, "noise", seen)
+    x_ND, y_N = torch.full((384, 8), 0.5), torch.zeros(384, dtype=torch.long)
+    runs = [attacks.strengthen(chain(), x_ND, y_N, epochs=2, steps=1) for _ in range(2)]
+    assert len(drawn) == 12 and len(set(drawn)) == 6  # 3 batches, 2 epochs; again alike
+    assert torch.equal(runs[0][0].weight, runs[1][0].weight)
 
 
 def test_training_against_attacks_helps():

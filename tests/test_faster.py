@@ -19,6 +19,19 @@ def gradients(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
+def test_a_fused_graph_stays_on_its_device_and_in_its_dtype():
+    graph = torch.fx.symbolic_trace(lambda x, a: (torch.tanh(x * a) + 1,))
+    x, a = torch.rand(3, 5), torch.rand(3, 5)
+    (out,) = fuse(graph, [x.to("meta"), a.to("meta")], 4)(x.to("meta"), a.to("meta"))
+    assert (out.device.type, out.dtype, out.shape) == ("meta", torch.float32, x.shape)
+    torch.set_default_dtype(torch.float64)  # whatever new tensors are
+    try:
+        (out,) = fuse(graph, [x, a], 4)(x, a)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert out.dtype == torch.float32 and torch.equal(out, torch.tanh(x * a) + 1)
+
+
 def test_a_gpt_mixes_by_flash():
     torch.manual_seed(0)
     model = GPT(17, 40, 2, 4, 32, **GPT2).double()

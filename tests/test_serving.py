@@ -97,6 +97,28 @@ def test_a_cancelled_request_gives_its_blocks_back(model):
     assert len(made.pool.free) == 20 and made.counts["cancelled"] == 2
 
 
+def test_prompts_of_numpy_and_torch_are_whole_numbers_too(model):
+    made = engine.Engine(model, slots=2, blocks=20, block=4)
+    prompts = (
+        [3, 1, 4],
+        np.array([3, 1, 4]),
+        torch.tensor([3, 1, 4]),
+        (np.int64(3), 1, 4),
+    )
+    for prompt in prompts:
+        made.add(prompt, np.int64(5))
+    assert len({tuple(tokens) for tokens in made.run().values()}) == 1
+
+
+def test_too_long_is_an_error_of_its_own(model):
+    made = engine.Engine(model, slots=2, blocks=3, block=4)
+    with pytest.raises(engine.TooLong, match="more than the 12 that fit"):
+        made.add([1] * 9, 4)
+    with pytest.raises(ValueError, match="at least one token") as caught:
+        made.add([], 4)
+    assert not isinstance(caught.value, engine.TooLong) and made.idle
+
+
 def test_equal_beginnings_are_computed_once(model):
     requests = [([1] * 20 + [n], 3 + n) for n in range(6)]
     made = engine.Engine(model, slots=2, blocks=60, block=4)

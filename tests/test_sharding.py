@@ -174,6 +174,33 @@ def test_a_file_of_all_weights(tmp_path, n):
     assert np.array_equal(np.fromfile(tmp_path / "weights"), torch.cat(layers).numpy())
 
 
+@pytest.mark.parametrize("before", [b"an older file" * 9, None])
+@pytest.mark.parametrize("dies", [0, 2])
+def test_a_save_that_breaks_off_leaves_the_file_before(tmp_path, before, dies):
+    "One rank dies after its first layer; what it left is no checkpoint."
+    path = tmp_path / "weights"
+    if before:
+        path.write_bytes(before)
+
+    class Dying(torch.Tensor):
+        def cpu(self):
+            raise OSError("no space left")
+
+    def fn(rank, n):
+        parts = [normal(2), normal(3, seed=1)]
+        if rank == dies:
+            parts[1] = parts[1].as_subclass(Dying)
+        course.save_shards(path, parts, [6, 9])
+
+    with pytest.raises(Exception, match="no space left"):
+        rehearse(fn, 3)
+    assert (path.read_bytes() if before else None) == before
+    assert path.exists() == bool(before)
+    rehearse(lambda r, n: course.save_shards(path, [normal(2)], [6]), 3)
+    assert [x.name for x in tmp_path.iterdir()] == ["weights"]
+    assert len(np.fromfile(path)) == 6
+
+
 def test_the_librarys_clipping_knows_its_shards():
     def fn(rank, n):
         from torch.distributed.fsdp import fully_shard

@@ -29,6 +29,15 @@ def _pixels(x_BD, y_B, eps):
     given.number("eps", eps)
 
 
+def _climb(x_BD, steps, rate, start_BD):
+    given.whole("steps", steps)
+    given.number("rate", rate, above=0)
+    if not torch.is_tensor(start_BD) or start_BD.shape != x_BD.shape:
+        raise ValueError(
+            f"start_BD has the shape of x_BD, {tuple(x_BD.shape)}: see `noise`"
+        )
+
+
 def fgsm(net, x_BD, y_B, eps):
     "One step of size eps along the sign of the slope: -> images in 0 .. 1."
     _pixels(x_BD, y_B, eps)
@@ -42,8 +51,7 @@ def pgd(net, x_BD, y_B, eps, steps, rate, start_BD):
     from x.
     """
     _pixels(x_BD, y_B, eps)
-    given.whole("steps", steps, 0)
-    given.number("rate", rate, above=0)
+    _climb(x_BD, steps, rate, start_BD)
     low_BD, high_BD = (x_BD - eps).clamp(min=0), (x_BD + eps).clamp(max=1)
     at_BD = start_BD.detach()
     for _ in range(steps):
@@ -53,21 +61,34 @@ def pgd(net, x_BD, y_B, eps, steps, rate, start_BD):
 
 
 def noise(x_BD, eps, seed=0):
-    "x plus numbers between -eps and eps, in 0 .. 1: where an attack may begin."
-    generator = torch.Generator().manual_seed(seed)
-    shift_BD = eps * (2 * torch.rand(x_BD.shape, generator=generator) - 1)
+    """x plus numbers between -eps and eps, in 0 .. 1: where an attack may begin.
+
+    seed: a number, or a torch.Generator, which gives other numbers at each call.
+    """
+    given.number("eps", eps)
+    if not isinstance(seed, torch.Generator):
+        seed = torch.Generator().manual_seed(given.whole("seed", seed, 0))
+    shift_BD = eps * (2 * torch.rand(x_BD.shape, generator=seed).to(x_BD) - 1)
     return (x_BD + shift_BD).clamp(0, 1)
 
 
 def strengthen(net, X_ND, y_N, eps=0.1, steps=5, epochs=15, lr=6e-3, seed=0):
-    "Train on attacked images, attacked anew at every step: -> the net, changed in place."
+    """Train on attacked images, attacked anew at every step: -> the net, changed in place.
+
+    Each batch is attacked from noise of its own.
+    """
+    given.number("eps", eps, above=0)
+    given.whole("steps", steps)
+    given.whole("epochs", epochs)
+    given.number("lr", lr, above=0)
+    draws = torch.Generator().manual_seed(given.whole("seed", seed, 0))
     batches = train.loader(X_ND, y_N, 128, seed=seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * len(batches))
     for epoch in range(epochs):
         batches.sampler.begin(epoch, 0)
         for x_BD, y_B in batches:
-            start_BD = noise(x_BD, eps, seed=epoch)
+            start_BD = noise(x_BD, eps, draws)
             x_BD = pgd(net, x_BD, y_B, eps, steps, 2.5 * eps / steps, start_BD)
             optimizer.zero_grad()
             F.cross_entropy(net(x_BD), y_B).backward()

@@ -1,7 +1,7 @@
 """What chapter 28 builds: an engine that writes for many readers at once.
 
     engine = Engine(model, slots=8, blocks=64)       # model of built/gpt.py
-    number = engine.add(prompt_ids, count=40)        # ValueError if it can never fit
+    number = engine.add(prompt_ids, count=40)        # TooLong if it can never fit
     engine.step()      -> [(number, token, done), ...] of this step
     engine.run()       -> {number: [tokens]}, until nobody waits
     engine.cancel(number)
@@ -11,6 +11,7 @@ values lie in the blocks of built/paged.py. Prompts may be read in pieces beside
 writers (Agrawal and others 2024, https://arxiv.org/abs/2403.02310).
 """
 
+import numbers
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from utils import given
 from utils.built.paged import NoRoom, Paged, Pool, prefix_keys
 
 __all__ = [
-    "Engine", "NoRoom", "Paged", "Pool", "Request", "continuous", "count_steps",
+    "Engine", "NoRoom", "Paged", "Pool", "Request", "TooLong", "continuous", "count_steps",
     "decode_step", "preempt", "prefix_keys", "share_out", "static",
 ]  # fmt: skip
 
@@ -95,6 +96,10 @@ def share_out(left, writers, budget):
     return pieces
 
 
+class TooLong(ValueError):
+    "Prompt and answer have more tokens than an engine can ever hold."
+
+
 @dataclass
 class Request:
     """One reader's: a prompt, the tokens written, and where its keys and values lie.
@@ -123,6 +128,10 @@ class Request:
     def left(self):
         "Tokens that must be read before the next one can be written."
         return len(self.prompt) + len(self.written) - self.held
+
+
+def _whole(x):
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
 
 
 class Engine:
@@ -169,34 +178,43 @@ class Engine:
     def idle(self):
         return not (self.waiting or self.running)
 
-    def refuse(self, prompt, count):
-        "Why a request can never be served, a sentence; '' if it can."
+    def accept(self, prompt, count):
+        """A prompt and a count as whole numbers of Python: -> ([ids], count).
+
+        ValueError, with what would be right, for what can never be served; TooLong where
+        it is too much.
+        """
         V = self.model.vocab
-        whole = all(type(x) is int and 0 <= x < V for x in prompt)
-        if not len(prompt) or not whole:
-            return f"prompt is a list of at least one token, whole numbers 0 to {V - 1}"
-        if type(count) is not int or count < 1:
-            return "count is a whole number of tokens to write, at least 1"
+        prompt = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        if (
+            not isinstance(prompt, (list, tuple, range))
+            or not len(prompt)
+            or not all(_whole(x) and 0 <= x < V for x in prompt)
+        ):
+            raise ValueError(
+                f"prompt is a list of at least one token, whole numbers 0 to {V - 1}"
+            )
+        if not _whole(count) or count < 1:
+            raise ValueError("count is a whole number of tokens to write, at least 1")
         most = self.room
         if self.model.positions == "learned":
             most = min(most, self.model.context)
         if len(prompt) + count > most:
-            return (
+            raise TooLong(
                 f"{len(prompt)} tokens of prompt and {count} to write are more than the "
                 f"{most} that fit: send a shorter prompt or a smaller count"
             )
-        return ""
+        return [int(x) for x in prompt], int(count)
 
     def add(self, prompt, count, temperature=0.0, seed=0):
         """Queue a request: -> its number. temperature 0: always the likeliest token.
 
-        ValueError, with what would be right, for one that can never be served.
+        ValueError, as of `accept`, for one that can never be served.
         """
-        prompt = [int(x) for x in prompt]
-        if why := self.refuse(prompt, count):
-            raise ValueError(why)
-        if temperature != 0:
+        prompt, count = self.accept(prompt, count)
+        if isinstance(temperature, bool) or temperature != 0:
             given.number("temperature", temperature, least=COLDEST)
+        given.whole("seed", seed, 0, 2**63 - 1)
         request = Request(self._next, prompt, count, temperature, seed)
         self.waiting.append(request)
         self._next += 1

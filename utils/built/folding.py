@@ -13,7 +13,7 @@ from torch import nn
 def fold(conv, bn):
     """A new nn.Conv2d that equals bn(conv(x)) in evaluation; both stay as they are.
 
-    TypeError for other layers; ValueError where the channels differ, or the batch norm
+    It lies where conv lies, in conv's dtype. TypeError for other layers; ValueError where the channels differ, or the batch norm
     keeps no running statistics.
     """
     if not isinstance(conv, nn.Conv2d) or not isinstance(bn, nn.BatchNorm2d):
@@ -28,14 +28,16 @@ def fold(conv, bn):
         )
     folded = copy.deepcopy(conv)
     with torch.no_grad():
-        gain_C = 1 / torch.sqrt(bn.running_var + bn.eps)
-        shift_C = -bn.running_mean * gain_C
+        device = conv.weight.device
+        gain_C = 1 / torch.sqrt(bn.running_var.to(device) + bn.eps)
+        shift_C = -bn.running_mean.to(device) * gain_C
         if bn.affine:
-            gain_C, shift_C = gain_C * bn.weight, shift_C * bn.weight + bn.bias
+            gain_C = gain_C * bn.weight.to(device)
+            shift_C = shift_C * bn.weight.to(device) + bn.bias.to(device)
         if conv.bias is not None:
             shift_C = shift_C + conv.bias * gain_C
         folded.weight.copy_(conv.weight * gain_C[:, None, None, None])
-        folded.bias = nn.Parameter(shift_C.clone())
+        folded.bias = nn.Parameter(shift_C.to(conv.weight, copy=True))
     return folded
 
 

@@ -45,7 +45,8 @@ def fuse(graph, inputs, size=SIZE):
     """A backend for torch.compile: -> a function of the inputs that runs block by block.
 
     It returns what graph.forward returns, a tuple. Graphs with anything but OPS, and
-    inputs that are not float32 of one shape or ask for gradients, run as they are.
+    inputs that are not float32 of one shape or ask for gradients, run as they are. Results
+    lie where the inputs lie.
     """
     size = given.whole("size", size)
     nodes = list(_graph(graph).graph.nodes)
@@ -71,8 +72,10 @@ def fuse(graph, inputs, size=SIZE):
     def run(*inputs):
         flat = [x.reshape(-1) for x in inputs]
         N = flat[0].numel()
-        whole = {node: torch.empty(N) for node in outputs}
-        rooms = {node: torch.empty(min(size, N)) for node in work if node not in whole}
+        whole = {node: flat[0].new_empty(N) for node in outputs}
+        rooms = {
+            node: flat[0].new_empty(min(size, N)) for node in work if node not in whole
+        }
         for i in range(0, N, size):
             value = {node: x[i : i + size] for node, x in zip(places, flat)}
             for node in work:

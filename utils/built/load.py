@@ -24,9 +24,25 @@ def arrivals(rate, n, seed=0):
     return np.cumsum(gaps)
 
 
+def _seconds(name, x_N):
+    if not np.isfinite(x_N).all():
+        raise ValueError(f"{name} holds nan or inf: it is seconds, finite numbers")
+
+
+def _rising(due_N):
+    _seconds("due_N", due_N)
+    if (fall := np.flatnonzero(np.diff(due_N.astype(float)) < 0)).size:
+        n = int(fall[0])
+        raise ValueError(
+            f"due_N rises: request {n + 1} is due at {due_N[n + 1]:g}, before request {n} "
+            f"at {due_N[n]:g}; sort it"
+        )
+
+
 def latencies(due, done):
     "Seconds from when each request was due to its answer: (n,), (n,) -> (n,)."
     due_N, done_N = given.arrays(due_N=due, done_N=done)
+    _seconds("due", due_N)
     return done_N - due_N
 
 
@@ -35,6 +51,8 @@ def percentile(x, q):
     x_N = np.sort(given.arrays(x_N=x))
     if not len(x_N):
         raise ValueError("there is no percentile of no values")
+    if np.isnan(x_N).any():
+        raise ValueError("x holds nan: it has no place in an order")
     if not 0 < given.number("q", q) <= 100:
         raise ValueError(f"q is a percentage above 0 and up to 100, not {q!r}")
     return float(x_N[max(0, math.ceil(q * len(x_N) / 100 - 1e-9) - 1)])
@@ -46,6 +64,10 @@ def queued(due_N, seconds_N):
     due_N (N,) rising; seconds_N (N,): how long each takes. -> (N,), from the due time.
     """
     due_N, seconds_N = given.arrays(due_N=due_N, seconds_N=seconds_N)
+    _rising(due_N)
+    _seconds("seconds_N", seconds_N)
+    if len(seconds_N) and seconds_N.min() < 0:
+        raise ValueError(f"seconds_N are at least 0, not {seconds_N.min():g}")
     free, latency_N = 0.0, np.zeros(len(due_N))
     for n, due in enumerate(due_N):
         free = max(free, due) + seconds_N[n]
@@ -61,6 +83,7 @@ def batched(due_N, seconds, limit, wait):
     seconds after it began, whichever is first.
     """
     due_N, limit = given.arrays(due_N=due_N), given.whole("limit", limit)
+    _rising(due_N)
     given.function("seconds", seconds)
     given.number("wait", wait)
     latency_N, sizes, n, free = np.zeros(len(due_N)), [], 0, 0.0
@@ -70,7 +93,7 @@ def batched(due_N, seconds, limit, wait):
         there = n + int(np.searchsorted(due_N[n:last], begin + wait, side="right"))
         full = there == n + limit
         leave = max(begin, due_N[there - 1]) if full else begin + wait
-        free = leave + seconds(there - n)
+        free = leave + given.number("seconds of a batch", seconds(there - n))
         latency_N[n:there] = free - due_N[n:there]
         sizes.append(there - n)
         n = there
@@ -159,6 +182,7 @@ async def offer(port, due, bodies, path="/", link=None, timeout=30):
     `timeout` seconds has the status 0. All connections are closed at the end.
     """
     due_N, kept = given.arrays(due_N=due), []
+    _seconds("due", due_N)
     begin = time.perf_counter() + 0.05
 
     async def one(n):

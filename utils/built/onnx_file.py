@@ -5,6 +5,8 @@ at protobuf.dev/programming-guides/encoding. Chains of Linear and ReLU only. Nei
 torch is imported: a server can read a model with NumPy alone. Built for chapter 27.
 """
 
+import math
+
 import numpy as np
 
 from utils import given
@@ -145,95 +147,170 @@ def onnx_bytes(net):
 # ---- reading ----
 
 
+class _Message:
+    "A message of a file, told by what it is: its fields by number, of the kind they must be."
+
+    def __init__(self, what, data):
+        self.what, self.held = what, {}
+        try:
+            for number, value in fields(data):
+                self.held.setdefault(number, []).append(value)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+
+    def all(self, number, kind):
+        "All values of a field: int, bytes, or str for a text."
+        found = self.held.get(number, [])
+        if not all(isinstance(x, int if kind is int else bytes) for x in found):
+            right = {int: "a whole number", bytes: "a message or bytes", str: "a text"}
+            raise ValueError(f"{self.what}: field {number} is not {right[kind]}")
+        try:
+            return [x.decode() for x in found] if kind is str else found
+        except UnicodeDecodeError:
+            raise ValueError(f"{self.what}: field {number} is no UTF-8 text") from None
+
+    def last(self, number, kind, called):
+        "The value of a field that must be there; as in protobuf, the last one counts."
+        found = self.all(number, kind)
+        if not found:
+            raise ValueError(f"{self.what} has no {called}: field {number} is missing")
+        return found[-1]
+
+
 def read(data):
     """The bytes of an ONNX file -> {"nodes", "weights", "inputs", "outputs"}.
 
     nodes: [(op, inputs, outputs, attributes)]; weights: {name: array}; inputs, outputs:
-    {name: sizes}. ValueError where the file is cut short or is no ONNX model.
+    {name: sizes}. ValueError, with the place, where the file is cut short, damaged or no
+    ONNX model.
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data is the bytes of a file, not {given.kind(data)}")
-    graph = dict(fields(bytes(data))).get(7)
-    if not isinstance(graph, bytes):
+    graphs = _Message("the file", bytes(data)).held.get(7, [None])
+    if not isinstance(graphs[-1], bytes):
         raise ValueError("no graph in it: this is no ONNX model")
-    found = {"nodes": [], "weights": {}, "inputs": {}, "outputs": {}}
-    for number, value in fields(graph):
-        if number == 1:
-            found["nodes"].append(_node(value))
-        elif number == 5:
-            name, array = _tensor(value)
-            found["weights"][name] = array
-        elif number in (11, 12):
-            name, sizes = _value_info(value)
-            found["inputs" if number == 11 else "outputs"][name] = sizes
-    return found
+    graph = _Message("the graph", graphs[-1])
+    return {
+        "nodes": [_node(f"node {k}", x) for k, x in enumerate(graph.all(1, bytes))],
+        "weights": dict(
+            _tensor(f"weight {k}", x) for k, x in enumerate(graph.all(5, bytes))
+        ),
+        "inputs": dict(_value_info("an input", x) for x in graph.all(11, bytes)),
+        "outputs": dict(_value_info("an output", x) for x in graph.all(12, bytes)),
+    }
 
 
-def _node(data):
-    parts, attributes = fields(data), {}
-    for number, value in parts:
-        if number == 5:
-            said = dict(fields(value))
-            attributes[said[1].decode()] = said.get(3, 0)
-    named = [[v.decode() for n, v in parts if n == number] for number in (1, 2, 4)]
-    return named[2][0] if named[2] else "", named[0], named[1], attributes
+def _node(what, data):
+    said, attributes = _Message(what, data), {}
+    for value in said.all(5, bytes):
+        attribute = _Message(f"an attribute of {what}", value)
+        numbers = attribute.all(3, int) or [0]
+        attributes[attribute.last(1, str, "name")] = numbers[-1]
+    return said.last(4, str, "operator"), said.all(1, str), said.all(2, str), attributes
 
 
-def _tensor(data):
-    parts = fields(data)
-    said = dict(parts)
-    shape = [value for number, value in parts if number == 1]
-    if said.get(2) != FLOAT or not isinstance(said.get(9), bytes):
-        raise ValueError("only float32 tensors with raw data are read here")
-    values = np.frombuffer(said[9], "<f4")
-    if values.size != np.prod(shape, dtype=int):
-        raise ValueError(f"a tensor of shape {tuple(shape)} has {values.size} numbers")
-    return said[8].decode(), values.reshape(shape)
+def _tensor(what, data):
+    said = _Message(what, data)
+    name, shape = said.last(8, str, "name"), said.all(1, int)
+    if said.all(2, int)[-1:] != [FLOAT] or not said.all(9, bytes):
+        raise ValueError(f"{name!r:.40}: only float32 with raw data is read here")
+    raw = said.last(9, bytes, "numbers")
+    if len(raw) != 4 * math.prod(shape):
+        raise ValueError(
+            f"{name!r:.40} has the shape {_short(shape)} and {len(raw)} bytes of numbers"
+        )
+    try:
+        return name, np.frombuffer(raw, "<f4").reshape(shape)
+    except (ValueError, OverflowError):  # no number, and a size beyond all memory
+        raise ValueError(f"{name!r:.40}: no array has {_short(shape)}") from None
 
 
-def _value_info(data):
-    said = dict(fields(data))
-    tensor_type = dict(fields(dict(fields(said[2]))[1]))
+def _short(shape):
+    return f"({', '.join(map(str, shape))})"[:80]
+
+
+def _value_info(what, data):
+    said = _Message(what, data)
+    name = said.last(1, str, "name")
+    said.what = what = f"{what}, {name!r:.40},"
+    kind = _Message(what, said.last(2, bytes, "type"))
+    tensor_type = _Message(what, kind.last(1, bytes, "tensor type"))
+    shape = _Message(what, tensor_type.last(2, bytes, "sizes"))
     sizes = []
-    for _, dim in fields(tensor_type[2]):
-        (number, value), *_ = fields(dim)
-        sizes.append(value.decode() if number == 2 else value)
-    return said[1].decode(), sizes
+    for value in shape.all(1, bytes):
+        dim = _Message(what, value)
+        sizes += (dim.all(1, int) or dim.all(2, str) or [""])[-1:]
+    return name, sizes
 
 
 def steps(data):
     """The chain in a file, ready to run: [(name, f), ...], f: array (B, D) -> array (B, H).
 
-    A Gemm is one step, a Relu another. ValueError for other operators, and for nodes
-    that are no chain.
+    A Gemm is one step, a Relu another. ValueError for other operators, for nodes that are
+    no chain from the one input to the one output, and for weights that do not fit.
     """
-    found = read(data)
-    now = next(iter(found["inputs"]), None)
-    for op, inputs, outputs, _ in found["nodes"]:
-        if list(inputs[:1]) != [now] or len(outputs) != 1:
+    return _chain(read(data))
+
+
+def _chain(found):
+    (now, width), made = taken(found), []
+    for op, inputs, outputs, attributes in found["nodes"]:
+        if inputs[:1] != [now] or len(outputs) != 1:
             raise ValueError(
-                f"{op} does not read what the node before it made: no chain"
+                f"{op!r:.40} does not read what the node before it made: no chain"
             )
+        step, width = _step(op, inputs, attributes, found["weights"], width)
+        made.append((op, step))
         now = outputs[0]
-    return [(op, _step(op, inputs, attributes, found["weights"]))
-            for op, inputs, _, attributes in found["nodes"]]  # fmt: skip
+    if not made or [now] != list(found["outputs"]):
+        raise ValueError(
+            f"the chain ends with {now!r:.40}, the outputs are "
+            f"{list(found['outputs'])!r:.60}: no chain"
+        )
+    return made
 
 
-def _step(op, inputs, attributes, weights):
-    if op == "Relu":
-        return lambda x: np.maximum(x, np.float32(0))
+def taken(found):
+    "The one input of a model that `read` has read: (its name, how wide its rows are)."
+    inputs = {n: x for n, x in found["inputs"].items() if n not in found["weights"]}
+    if len(inputs) != 1:
+        raise ValueError(f"a chain has one input, not {len(inputs)}")
+    ((name, sizes),) = inputs.items()
+    if len(sizes) != 2 or not isinstance(sizes[1], int) or not sizes[1]:
+        raise ValueError(
+            f"the input {name!r:.40} has rows of a known width, "
+            f'["batch", 64], not {sizes!r:.60}'
+        )
+    return name, sizes[1]
+
+
+def _step(op, inputs, attributes, weights, width):
+    "One node as a function, and how wide what it makes is."
+    if op == "Relu" and len(inputs) == 1:
+        return lambda x: np.maximum(x, np.float32(0)), width
     if op != "Gemm":
-        raise ValueError(f"the operator {op!r} is not read here: Gemm and Relu are")
+        raise ValueError(f"the operator {op!r:.40} is not read here: Gemm and Relu are")
     if set(attributes) - {"transB"} or not set(inputs[1:]) <= set(weights):
         raise ValueError("a Gemm here has weights of the file, and transB at most")
+    if len(inputs) not in (2, 3):
+        raise ValueError(f"a Gemm has 2 or 3 inputs, not {len(inputs)}")
     W, b = weights[inputs[1]], weights[inputs[2]] if len(inputs) > 2 else np.float32(0)
     W = W.T if attributes.get("transB") else W
-    return lambda x: x @ W + b
+    if W.ndim != 2 or len(W) != width or b.ndim > 1 or b.size not in (1, W.shape[1]):
+        raise ValueError(
+            f"rows of {width} numbers, weights {_short(W.shape)} and a bias "
+            f"{_short(b.shape)} do not fit"
+        )
+    return lambda x: x @ W + b, W.shape[1]
 
 
 def run(data, x_BD):
     "What the model in the file makes of these rows: float32 (B, D) -> (B, H)."
+    found = read(data)
+    chain, (_, width) = _chain(found), taken(found)
     x = np.asarray(x_BD, dtype=np.float32)
-    for _, step in steps(data):
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"x_BD has the shape (B, {width}) here, not {x.shape}")
+    for _, step in chain:
         x = step(x)
     return x

@@ -61,8 +61,7 @@ def compress(model, bits, group):
 
 def write_folder(folder, model, chars, bits=4, group=32, card=""):
     "Write the five files, each whole: -> bytes of model.safetensors."
-    if not isinstance(chars, str) or len(chars) != model.vocab:
-        raise ValueError(f"chars is a text of {model.vocab} characters, one per token")
+    say.alphabet(chars, model.vocab)
     if not isinstance(card, str) or not card.strip():
         raise ValueError("a folder without a card is not given away: card is a text")
     config = config_of(model, bits, group)
@@ -70,11 +69,12 @@ def write_folder(folder, model, chars, bits=4, group=32, card=""):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kind = {"kind": "characters", "characters": chars}
+    (folder / "config.json").unlink(missing_ok=True)  # half a folder has none
     write_whole(folder / "model.safetensors", blob)
-    write_whole(folder / "config.json", json.dumps(config, indent=1))
     write_whole(folder / "tokenizer.json", json.dumps(kind, ensure_ascii=False))
     write_whole(folder / "say.py", Path(say.__file__).read_text(encoding="utf-8"))
     write_whole(folder / "README.md", card)
+    write_whole(folder / "config.json", json.dumps(config, indent=1))
     return len(blob)
 
 
@@ -94,7 +94,6 @@ def read_folder(folder):
     except (KeyError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(f"{folder.name} holds no model that fits: {first}") from error
-    given.whole("characters", len(chars), config["vocab"], config["vocab"])
     return model.eval(), chars
 
 

@@ -8,10 +8,11 @@ which any user can verify and only the maker can make, needs the package `crypto
 import hashlib
 import hmac
 import json
-import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from utils import given
+
+LINK = "a link, or no file"  # in place of a digest
 
 
 def files(folder):
@@ -27,21 +28,40 @@ def files(folder):
 
 
 def digest(path):
-    "SHA-256 of a file, as 64 hexadecimal digits; of a link, of where it points to."
+    "SHA-256 of a file, as 64 hexadecimal digits; of a link or a device, LINK."
     path = Path(path)
-    if path.is_symlink():
-        return hashlib.sha256(b"link to " + os.readlink(path).encode()).hexdigest()
+    if path.is_symlink() or not path.is_file():
+        return LINK
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def manifest(folder):
-    "{name: digest} of every file in a folder."
+    """{name: digest} of every file in a folder.
+
+    A link has LINK for a digest: it can point out of the folder, and is not sealed.
+    """
     return {name: digest(path) for name, path in files(folder).items()}
 
 
 def canonical(listed):
-    "A manifest as bytes, the same bytes for the same manifest: names in order."
+    """A manifest as bytes, the same bytes for the same manifest: names in order.
+
+    ValueError for a name that leaves the folder, and for a link.
+    """
+    if not isinstance(listed, dict):
+        raise TypeError(f"a manifest is {{name: digest}}, not {given.kind(listed)}")
+    for name, code in listed.items():
+        if not isinstance(name, str) or not _stays(name):
+            raise ValueError(f"{name!r:.80} leaves the folder: it is not sealed")
+        if not isinstance(code, str) or code == LINK:
+            raise ValueError(f"{name!r:.80} is a link or no file: it is not sealed")
     return json.dumps(listed, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _stays(name):
+    "Whether a name leads to a place in the folder, on every system."
+    parts = name.replace("\\", "/").split("/")
+    return not {"", ".", ".."} & set(parts) and not PureWindowsPath(name).drive
 
 
 def mac(listed, key):
@@ -55,7 +75,8 @@ def verify(folder, listed, code, key):
     """What is wrong with a folder: a sorted list of names, empty if nothing is.
 
     ["manifest"] where the code does not fit the manifest: then nothing in it is believed.
-    Else every file that is changed, missing, or not listed.
+    Else every file that is changed, missing, not listed, or now a link. ValueError, as of
+    `mac`, for a manifest with a name that leaves the folder.
     """
     if not isinstance(code, str) or not hmac.compare_digest(
         mac(listed, key).encode(), code.encode()

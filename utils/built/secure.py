@@ -148,6 +148,8 @@ class Client:
 
     def pair(self, publics):
         "{j: the seed shared with client j}, from everybody's public keys."
+        if len(publics) != self.n:
+            raise ValueError(f"{len(publics)} public keys of {self.n} clients")
         return {
             j: pow(public, self.key, GROUP)
             for j, public in enumerate(publics)
@@ -162,6 +164,9 @@ def secure_sum(updates, dropped=(), t=None, scale=SCALE, seed=0):
     the masks, more than half of them without it; RuntimeError where fewer are left.
     """
     n = len(updates)
+    dropped = {
+        given.whole("a client that dropped out", i, 0, n - 1) for i in list(dropped)
+    }
     t = n // 2 + 1 if t is None else given.whole("t", t, n // 2 + 1, n)
     clients = [Client(i, n, t, seed) for i in range(n)]
     publics = [client.public for client in clients]

@@ -354,8 +354,9 @@ def _torch_engine(data):
 
 def _sizes(found, chain):
     "{layer: numbers it takes}, from the file; and how many the last one gives."
-    (width,) = [sizes[-1] for sizes in found["inputs"].values()]
-    sizes = {}
+    from utils.built import onnx_file
+
+    (_, width), sizes = onnx_file.taken(found), {}
     for k, (op, inputs, _, attributes) in enumerate(found["nodes"]):
         sizes[k] = width
         if op == "Gemm":

@@ -308,23 +308,28 @@ def save_shards(path, parts, sizes):
     """One file of all weights, end to end, to which each rank writes its own numbers.
 
     parts: this rank's part of each layer, (K,) with K = ceil(size / n); sizes: numbers of
-    each layer, without padding. All ranks see `path`; none sends a weight.
+    each layer, without padding. All ranks see `path`; none sends a weight. They write to
+    PATH.part, which takes the name `path` when all have written: a save that breaks off
+    leaves the file before as it was.
     """
     joined("save_shards")
     rank, n = dist.get_rank(), dist.get_world_size()
     if len(parts) != len(sizes):
         raise ValueError(f"{len(parts)} parts and {len(sizes)} sizes: one each a layer")
+    if len({part.dtype for part in parts}) != 1:
+        raise ValueError("parts are of at least one layer, and all of one dtype")
     for part, size in zip(parts, sizes):
         if len(part) != -(-size // n):
             raise ValueError(
                 f"a part of {size} numbers on {n} ranks has {-(-size // n)}, not "
                 f"{len(part)}"
             )
+    draft = f"{os.fspath(path)}.part"
     if rank == 0:
-        with open(path, "wb") as file:
+        with open(draft, "wb") as file:
             file.truncate(sum(sizes) * parts[0].element_size())
     dist.barrier()
-    with open(path, "r+b") as file:
+    with open(draft, "r+b") as file:
         first = 0
         for part, size in zip(parts, sizes):
             start = min(rank * len(part), size)
@@ -334,6 +339,9 @@ def save_shards(path, parts, sizes):
             first += size
         file.flush()
         os.fsync(file.fileno())
+    dist.barrier()  # every rank's numbers are on the disk
+    if rank == 0:
+        os.replace(draft, path)
     dist.barrier()
 
 

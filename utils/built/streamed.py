@@ -106,8 +106,12 @@ def app(model, slots=8, blocks=64, block=16, budget=None, queue=1000):
             fields, why = parse(bytes(self.body))
             if why:
                 return await self.refuse(400, why)
-            if why := served.refuse(fields["prompt"], fields["count"]):
-                return await self.refuse(413 if "that fit" in why else 400, why)
+            try:
+                served.accept(fields["prompt"], fields["count"])
+            except engine.TooLong as error:
+                return await self.refuse(413, str(error))
+            except ValueError as error:
+                return await self.refuse(400, str(error))
             if len(served.waiting) >= queue:
                 self.set_header("Retry-After", "1")
                 return await self.refuse(
@@ -242,6 +246,7 @@ async def ask(port, request, due=0.0, zero=None, stop=None, timeout=60, path="/g
 
 async def offer(port, due, requests, timeout=60):
     "Each request leaves when it is due, whatever became of the others: -> [Reply, ...]."
+    due = [given.number(f"due[{n}]", when) for n, when in enumerate(due)]
     zero = time.perf_counter() + 0.05
 
     async def one(when, request):

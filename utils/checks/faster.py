@@ -188,6 +188,10 @@ def fuse(answer):
              live.peak - 12 * N, 4 * N + 4 * 9 * size, "Whole tensors between the "
              "operators: every operator needs an out= of one block.")  # fmt: skip
     _fallbacks(answer, x, a, b)
+    function, far = FUSED["the chapter's chain"], [x.to("meta") for x in inputs]
+    got = answer(_graph(function), far, 4)(*far)
+    same("inputs on another device: where the result lies", str(got[0].device), "meta",
+         "Results and rooms lie where the inputs lie: x.new_empty(...).")  # fmt: skip
 
 
 def _fallbacks(answer, x, a, b):
