@@ -305,6 +305,12 @@ TRAIN = [
     ),
     (lambda: train.overfit(model(), X_t, y_t, steps=0), "steps is a whole number"),
     (lambda: train.sanity(model(), X_t, y_t, 1), "classes is a whole number"),
+    (lambda: step(y=y_t[:3]), "4 rows of outputs, 3 labels: a label for each row"),
+    (lambda: step(y=y_t - 1), "classes have the numbers 0 to 1; these are -1 to 0"),
+    (
+        lambda: train.evaluate(model(), [(X_t, y_t + 5)]),
+        "classes have the numbers 0 to 1; these are 5 to 6",
+    ),
 ]
 COLLECTIVES = [
     (lambda: collectives.Wire(2, 2), "rank is a whole number from 0 to 1, not 2"),
@@ -339,6 +345,9 @@ COLLECTIVES = [
     (lambda: collectives.share("/tmp", 2, 2, 8), "rank is a whole number from 0 to 1"),
     (lambda: collectives.in_turns([len], 2), "racers is {name: function}"),
     (lambda: collectives.slowest([]), "by_rank is a list"),
+    (lambda: collectives.fit([1, math.inf], [1, 2]), "bytes are finite numbers"),
+    (lambda: collectives.cost("ring", 2, 8, math.nan, 1), "are at least 0"),
+    (lambda: collectives.choose(3, 8, -1, 1), "size, alpha and beta are at least 0"),
 ]
 PLOTS = [
     (lambda: plots.subplots(size=3), "size is (wide, high) in inches, not 3"),
@@ -378,16 +387,19 @@ CONV = [
     (lambda: conv.cross_correlate(X, w_OCKK[0, 0]), "x_HW is a tensor, not numpy.ndar"),
     (lambda: conv.cross_correlate(X_t, x_NCHW[0, 0]), "a kernel is square, not (5, 4)"),
     (lambda: conv.cross_correlate(X_t, torch.zeros(5, 5)), "does not fit into 4"),
-    (lambda: conv.cross_correlate(x_NCHW, w_OCKK), "x_HW has the axes H, W; its shape"),
+    (lambda: conv.cross_correlate(x_NCHW, w_OCKK), "x_HW has the shape (H, W), not"),
     (lambda: conv.out_size(5, 3, 0), "stride is a whole number, at least 1"),
     (lambda: conv.out_size(5, 3, padding=-1), "padding is a whole number, at least 0"),
     (lambda: conv.out_size(5, 8, padding=1), "8 pixels does not fit into 5 + 2 * 1"),
-    (lambda: conv.patches(x_NCHW[0], 3), "x_NCHW has the axes N, C, H, W"),
+    (lambda: conv.patches(x_NCHW[0], 3), "x_NCHW has the shape (N, C, H, W), not"),
     (lambda: conv.patches(x_NCHW, 5), "5 pixels does not fit into 4"),
     (lambda: conv.patches(x_NCHW, 3, 0), "stride is a whole number"),
     (lambda: conv.patches(x_NCHW, 3, padding=-1), "padding is a whole number"),
     (lambda: conv.conv2d(x_NCHW[:, :1], w_OCKK, 0), "have 1 channels, the kernels 3"),
-    (lambda: conv.conv2d(x_NCHW, w_OCKK[0], 0), "w_OCKK has the axes O, C, K, K"),
+    (
+        lambda: conv.conv2d(x_NCHW, w_OCKK[0], 0),
+        "w_OCKK has the shape (O, C, K, K), not",
+    ),
     (lambda: conv.conv2d(x_NCHW, w_OCKK, torch.zeros(3)), "one bias per kernel"),
     (lambda: conv.max_pool(x_NCHW, 5), "5 pixels does not fit into 4"),
     (
@@ -401,12 +413,24 @@ CONV = [
     (lambda: conv.cost([("conv", 4, 2)], 3, 8, 8), "has an odd K, not 2"),
     (lambda: conv.cost([("pool", 9)], 3, 8, 8), "9 pixels does not fit into 8"),
     (lambda: conv.cost([("linear", 2.5)], 3, 8, 8), "linear's number is a whole"),
-    (lambda: conv.batch_norm(X_t, 1, 0, RUNNING, True), "axes N, C, H, W"),
+    (lambda: conv.batch_norm(X_t, 1, 0, RUNNING, True), "the shape (N, C, H, W), not"),
     (
         lambda: conv.batch_norm(x_NCHW[:1, :, :1, :1], *RUNNING, RUNNING, True),
         "one value per channel has no variance",
     ),
     (lambda: conv.wilson(11, 10), "right is a whole number from 0 to 10"),
+    (
+        lambda: conv.batch_norm(x_NCHW, torch.ones(2), 0, RUNNING, True),
+        "gamma_C has a number per channel, (3,), not (2,)",
+    ),
+    (
+        lambda: conv.batch_norm(x_NCHW, 1, 0, RUNNING[:1], True),
+        "running is a pair, (mean, variance)",
+    ),
+    (
+        lambda: conv.batch_norm(x_NCHW, 1, 0, RUNNING, True, -1),
+        "momentum is a number of at least 0, not -1",
+    ),
 ]
 RESNET = [
     (lambda: resnet.Residual(3, 0), "O is a whole number, at least 1"),
@@ -433,6 +457,10 @@ GIVEN = [
     (lambda: given.arrays(A_NN=X), "A_NN has N = 3, A_NN has N = 4"),
     (lambda: given.number("rate", math.inf), "rate is a number of at least 0, not inf"),
     (lambda: given.whole("rows", 5, 1, 4), "rows is a whole number from 1 to 4, not 5"),
+    (lambda: given.tensor("x", X), "x is a tensor, not numpy.ndarray"),
+    (lambda: given.tensor("x_N", X_t, "N"), "x_N has the shape (N,), not (4, 3)"),
+    (lambda: given.tensors(X_ND=X_t[0]), "X_ND has the shape (N, D), not (3,)"),
+    (lambda: given.tensors(X_ND=X_t, y_N=y_t[:3]), "(3,) and (4, 3) do not fit"),
 ]
 GPU = [
     (lambda: gpu.to_device([], "gpu"), "'gpu' is no device"),
@@ -550,6 +578,10 @@ THIN_WIRES = [
         lambda: fleet.gradients(torch.zeros(1, 2, 5), torch.zeros(1, 2, 3).long()),
         f"w has shape (S, R, {fleet.P})",
     ),
+    (
+        lambda: thin.outer_step(torch.ones(3), torch.ones(0, 3), torch.zeros(3)),
+        "ends_RP has a row of 3 weights for each rank, not (0, 3)",
+    ),
 ]
 
 
@@ -621,6 +653,8 @@ FAILURES = [
         "all machines are free, and nobody starts",
     ),
     (lambda: pool.judge([], [1.0], []), "number of jobs is a whole number"),
+    (lambda: failures.simulate(9, 3, -1, 1, []), "C is a number of at least 0, not -1"),
+    (lambda: failures.simulate(9, 3, 1, -1, []), "R is a number of at least 0, not -1"),
 ]
 
 
@@ -748,6 +782,11 @@ MODEL_PARALLEL = [
         alone(lambda: planner.counted_words(A_WORK, (1, 1, 1))),
         "outside ranks.run and ranks.main",
     ),
+    (lambda: tensor_parallel.merge((), ()), "a block is three tensors, (o, top, mass)"),
+    (
+        lambda: pipeline.simulate([[("F", 0, 0)]], {}),
+        "seconds says nothing of 'F': {kind: seconds}",
+    ),
 ]
 REHEARSAL = [
     (lambda: rehearse(3, 2), "3 is no function"),
@@ -784,6 +823,14 @@ DISTILLED = [
     (lambda: continual.forgetting(X_t), "a square of at least two tasks, not (4, 3)"),
     (lambda: continual.fisher(torch.nn.Linear(3, 2), X_t, y_t[:2]), "4 rows, 2 labels"),
     (lambda: continual.Replay(0), "limit is a whole number, at least 1, not 0"),
+    (
+        lambda: distill.out_of_fold(max, X_t, y_t[:3], 2),
+        "a label for each row, not 4 rows, 3 labels",
+    ),
+    (
+        lambda: lora.low_rank_for(X_t[0], torch.eye(3), 1),
+        "W_HD has the shape (H, D), not (3,)",
+    ),
 ]
 QUANT = [
     (lambda: quant.read_bits(110, True), "a text of 0 and 1, not 110"),
@@ -854,6 +901,15 @@ QUANT = [
     ),
     (lambda: quant.Folds(count=1), "count is a whole number from 2 to 20, not 1"),
     (lambda: quant.fit(model(), X_t, y_t, 1, lr=-1), "lr is a number above 0, not -1"),
+    (lambda: quant.quantize(X_t, 1.0, 0.5, 0, 15), "zero is a whole number, not 0.5"),
+    (
+        lambda: quant.quantized_matmul(CODES[0], 0, CODES, 0),
+        "codes of shapes (B, D) and (D, H)",
+    ),
+    (
+        lambda: quant.choose_bits({"a": {8: 0.0}}, {"a": 3}, math.nan),
+        "budget is a number of at least 0, not nan",
+    ),
 ]
 PACKED = [
     (lambda: packed.pack_int4(CODES + 7), "four bits hold -8 .. 7, not 8 .. 8"),
@@ -927,6 +983,8 @@ KERNELS = [
     (lambda: int8.swap_linears(LINEAR, abs), "a model with layers inside"),
     (lambda: int8.cpu_seconds([len]), "runs is {name: function}, not list"),
     (lambda: int8.cpu_seconds({"a": 3}), "runs['a'] is a function, not 3"),
+    (lambda: warps.grouped(0, 4, 4, 0), "group is a whole number, at least 1, not 0"),
+    (lambda: warps.grouped(0, 0, 4, 2), "rows is a whole number, at least 1, not 0"),
 ]
 IDS, MASK = torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool)
 BERT = [
@@ -981,10 +1039,13 @@ RECURRENT = [
         lambda: recurrent.embed_gradient([0], h_24, 3),
         "ids_N has the shape (2,), not (1,)",
     ),
-    (lambda: recurrent.embed_gradient([0], y, 3), "grad_NE is a tensor, not ndarray"),
+    (
+        lambda: recurrent.embed_gradient([0], y, 3),
+        "grad_NE is a tensor, not numpy.ndarray",
+    ),
     (
         lambda: recurrent.rnn(h_24, h_24, W_GATES, W_HH, 0, 0),
-        "x_BTD has the axes (B, T, D)",
+        "x_BTD has the shape (B, T, D), not",
     ),
     (
         lambda: recurrent.rnn(x_256, h_24[:1], W_GATES, W_HH, 0, 0),
@@ -1012,6 +1073,20 @@ RECURRENT = [
     (lambda: tones([24]), "notes_N goes from 0 to 23"),
     (lambda: tones([2], seconds=0), "seconds is a number above 0"),
     (lambda: tones([2], noise=-1), "noise is a number of at least 0"),
+    (
+        lambda: recurrent.rnn(x_256, h_24, W_GATES, W_HH, torch.zeros(3), 0),
+        "b_ih has the shape (4,), not (3,)",
+    ),
+    (
+        lambda: recurrent.bptt(
+            x_256, h_24, W_HH[:3], torch.ones(2, 5, 4), torch.ones(2, 5, 4)
+        ),
+        "W_hh has the shape (4, 4), not (3, 4)",
+    ),
+    (
+        lambda: recurrent.lstm_cell(x_256[:, 0], h_24, h_24[:1], W_GATES, W_HH, 0, 0),
+        "c_BH has B = 1, x_BD has B = 2",
+    ),
 ]
 
 
@@ -1076,6 +1151,27 @@ GRAPH = [
     (lambda: graph.is_equivariant(A_33, A_33, A_33), "f is a function"),
     (lambda: graph.uses_graph(None, A_33, A_33), "f is a function, not None"),
     (lambda: graph.colours(A_33, -1), "rounds is a whole number, at least 0"),
+    (
+        lambda: graph.gcn(lambda H: H, X_t, [torch.ones(2, 2)]),
+        "weights[0] has 2 rows, its input 3 columns",
+    ),
+    (
+        lambda: graph.label_propagation(torch.eye(4), X_t, torch.ones(3) > 0, 1),
+        "known_N has 3 rows, A_NN has 4",
+    ),
+    (
+        lambda: graph.is_equivariant(max, torch.eye(3), X_t),
+        "X_ND has 4 rows, A_NN has 3",
+    ),
+    (lambda: graph.uses_graph(max, torch.ones(4, 3), X_t), "A_NN has the shape (N, N)"),
+    (
+        lambda: graph.propagate([(0, 1)], torch.ones(1), torch.ones(4)),
+        "H_ND has the shape (N, D), not (4,)",
+    ),
+    (
+        lambda: graph.edge_softmax(torch.ones(2), torch.tensor([0, -1])),
+        "nodes have the numbers from 0, not -1",
+    ),
 ]
 GRAPHS = [
     (lambda: graphs.imports_of("no_such_package"), "is no installed package"),
@@ -1107,6 +1203,10 @@ ATTENTION = [
     (lambda: attention.split_heads(QKV[0], 3), "4 features do not part into 3 heads"),
     (lambda: attention.repeat_heads(QKV, 3), "2 heads that are read do not divide 3"),
     (lambda: attention.rotate(QKV[..., :3], torch.arange(3)), "D is even, not 3"),
+    (
+        lambda: attention.repeat_heads(X_t, 2),
+        "k_BGSD has the shape (B, G, S, D), not (4, 3)",
+    ),
 ]
 GPT = [
     (lambda: a_gpt(heads=3), "not width 8, heads 3, groups 3"),
@@ -1147,6 +1247,12 @@ GPT = [
     (lambda: bpe.train_bpe({"a": 1}, -3), "merges is a whole number, at least 0"),
     (lambda: bpe.bits_per_byte(1.0, 0, 5), "tokens is a whole number, at least 1"),
     (lambda: bpe.bits_per_byte(-1.0, 3, 5), "nats is a number of at least 0"),
+    (
+        lambda: gpt.generate(None, torch.tensor([1, 2]), 1),
+        "ids_BT has the shape (B, T), not (2,)",
+    ),
+    (lambda: gpt.draw(X_t, top=0), "top is a whole number, at least 1, not 0"),
+    (lambda: muon.orthogonal(X_t[0]), "G_HD is a matrix (H, D), not of shape (3,)"),
 ]
 
 
@@ -1236,8 +1342,21 @@ SCALING = [
         "chosen is boolean, not torch.int64",
     ),
     (lambda: scaling.finetune(torch.nn.Linear(2, 3), [], -1), "lr is a number"),
+    (
+        lambda: scaling.fit_line([1, math.inf], [2, 1]),
+        "sizes and losses above 0 and fin",
+    ),
+    (
+        lambda: scaling.misfit(torch.ones(4), *[torch.ones(3)] * 3),
+        "p has 5 numbers, N, D and L one shape: these are (4,), (3,)",
+    ),
+    (
+        lambda: scaling.corrupt(y_t, y_t > 0, X_t[:, 0], y_t, -1),
+        "mask_id is a whole number, at least 0, not -1",
+    ),
 ]
 FLASH_Q = torch.zeros(1, 2, 5, 4)
+TWO_TWO = torch.ones(1, 1, 2, 2)
 FASTER = [
     (lambda: fuse.passes(torch.exp), "a graph is a torch.fx.GraphModule, not builtin"),
     (lambda: fuse.fuse([], [X_t]), "a graph is a torch.fx.GraphModule, not list"),
@@ -1270,6 +1389,10 @@ FASTER = [
     (
         lambda: lean.chunked_loss(X_t, X_t[:, :2], y_t, 4),
         "do not fit: (4, 3), (4, 2), (4,)",
+    ),
+    (
+        lambda: flash.flash_backward(*[TWO_TWO] * 4, torch.ones(2), TWO_TWO, False),
+        "lse has the shape (1, 1, 2), not (2,)",
     ),
 ]
 HARDWARE_CHIPS = [{"name": "A", "watts": 3.0}]
@@ -1343,6 +1466,16 @@ FEDERATED = [
             torch.zeros(2), torch.zeros(2), lambda w, s: w, [1, 1], 1, 1
         ),
         "c_KP has a row of 2 numbers for each of 2 clients, not the shape (2,)",
+    ),
+    (
+        lambda: federated.fedavg_round(
+            torch.ones(4), lambda w_KP, s: torch.ones(3, 4), [1, 2], 1, 0.1
+        ),
+        "slope gives a row for each client, (2, 4), not (3, 4)",
+    ),
+    (
+        lambda: federated.fedavg_round(X_t, torch.zeros_like, [1, 2], 1, 0.1),
+        "w_P has the shape (P,), not (4, 3)",
     ),
 ]
 SECURE = [
@@ -1559,6 +1692,18 @@ SERVING = [
         "K is a whole number, at least 1, not 0",
     ),
     (lambda: speculative.per_call(-1, 2), "kept is a number of at least 0, not -1"),
+    (
+        lambda: paged.paged_attention(X_t, X_t, X_t, X_t, y_t),
+        "q_BHD has the shape (B, H, D), not (4, 3)",
+    ),
+    (
+        lambda: speculative.accept(np.ones(3) / 3, np.ones(4) / 4, 0, 0.5, 0.5),
+        "p_V and q_V are laws of the same V tokens, not (3,) and (4,)",
+    ),
+    (
+        lambda: speculative.accept(w / 3, w / 3, 3, 0.5, 0.5),
+        "token is a whole number from 0 to 2, not 3",
+    ),
 ]
 
 COMPUTE_NET = torch.nn.Linear(3, 2)
@@ -1620,6 +1765,14 @@ COMPUTE = [
     (
         lambda: fivefold.train(fivefold.Nets([64, 10]), fivefold.Digits(), 0),
         "epochs is a whole number, at least 1, not 0",
+    ),
+    (
+        lambda: compute.gumbel_pick(torch.zeros(3), 1.0, torch.full((2,), 0.5)),
+        "logits_K and u_K have one shape, not (3,) and (2,)",
+    ),
+    (
+        lambda: compute.choose_threshold(*[torch.ones(3)] * 3, (1,), 2),
+        "costs is a pair: of the first, of the second",
     ),
 ]
 
@@ -1892,6 +2045,14 @@ CAPSTONE = [
     (
         lambda: release.restore({"optimizers": [], "model": {}}, a_gpt(), [1]),
         "the snapshot is of 0 optimizers, not 1",
+    ),
+    (
+        lambda: plan.with_kills(9, 3, (), (1, 1)),
+        "seconds are three: of a step, a check",
+    ),
+    (
+        lambda: plan.with_kills(9, 3, (), (1, math.nan, 1)),
+        "seconds is a number of at least 0, not nan",
     ),
 ]
 ROWS = {

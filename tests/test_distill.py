@@ -1,5 +1,6 @@
 """utils/built/distill.py, lora.py and continual.py: what a chapter's checks do not see."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,6 +38,17 @@ def test_only_small_matrices_of_lora_learn_and_a_merge_takes_the_type():
     part = lora.LoRA(nn.Linear(7, 5).double(), r=2, alpha=3.0)
     assert [n for n, p in part.named_parameters() if p.requires_grad] == ["A", "B"]
     assert part.merge().weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_lora_has_the_type_and_the_device_of_its_layer(dtype):
+    part = lora.LoRA(nn.Linear(7, 5, dtype=dtype), r=2, alpha=3.0)
+    assert {p.dtype for p in part.parameters()} == {dtype}
+    assert part(torch.ones(4, 7, dtype=dtype)).dtype == dtype
+    with torch.device("meta"):
+        elsewhere = nn.Linear(7, 5)
+    part = lora.LoRA(elsewhere, r=2, alpha=3.0)
+    assert {p.device.type for p in part.parameters()} == {"meta"}
 
 
 def test_products_count_the_tokens_of_the_mask_only():

@@ -2,6 +2,7 @@
 
 size = given.whole("size", size)                  # 1, 2, 3 ...; not 2.5, True, "8"
 X_ND, y_N = given.arrays(X_ND=X_ND, y_N=y_N)      # two axes, one; and the same N
+given.tensors(X_ND=X_ND, y_N=y_N)                 # the same for tensors of torch
 """
 
 import math
@@ -47,21 +48,51 @@ def arrays(**named):
 
     A letter stands for one size wherever it comes: X_ND (4, 3) and y_N (5,) do not fit.
     """
-    sizes, found = {}, []
-    for name, value in named.items():
-        value, axes = array(name, value), name.rpartition("_")[2]
-        if value.ndim != len(axes):
-            one = f"({', '.join(axes)}{',' * (len(axes) == 1)})"
-            raise ValueError(f"{name} has the shape {one}, not {value.shape}")
+    found = {name: array(name, value) for name, value in named.items()}
+    _fit(found)
+    return list(found.values()) if len(found) > 1 else next(iter(found.values()))
+
+
+def tensor(name, value, axes=None):
+    """value, if it is a torch tensor, or TypeError; ValueError where it lacks an axis.
+
+    axes: a letter an axis, or None where any shape will do.
+    """
+    import torch  # the first chapters do without
+
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is a tensor, not {kind(value)}")
+    if axes is not None:
+        _has_axes(name, value, axes)
+    return value
+
+
+def tensors(**named):
+    "As `arrays`, for torch tensors, which are handed back as they are."
+    _fit({name: tensor(name, value) for name, value in named.items()})
+    return list(named.values()) if len(named) > 1 else next(iter(named.values()))
+
+
+def _has_axes(name, value, axes):
+    if value.ndim != len(axes):
+        one = f"({', '.join(axes)}{',' * (len(axes) == 1)})"
+        raise ValueError(f"{name} has the shape {one}, not {tuple(value.shape)}")
+
+
+def _fit(found):
+    "ValueError where an array has not the axes of its name, or a letter has two sizes."
+    sizes = {}
+    for name, value in found.items():
+        axes = name.rpartition("_")[2]
+        _has_axes(name, value, axes)
         for axis, size in zip(axes, value.shape):
             first, other = sizes.setdefault(axis, (size, name))
             if first != size:
+                shapes = f"{tuple(value.shape)} and {tuple(found[other].shape)}"
                 raise ValueError(
                     f"{name} has {axis} = {size}, {other} has {axis} = {first}: "
-                    f"the shapes {value.shape} and {np.shape(named[other])} do not fit"
+                    f"the shapes {shapes} do not fit"
                 )
-        found.append(value)
-    return found if len(found) > 1 else found[0]
 
 
 def generator(rng, draws="normal"):

@@ -59,8 +59,7 @@ def fused(q_BHTD, k_BHSD, v_BHSD, mask=None, causal=False):
 
 def _fits(q, k, v, mask):
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if not torch.is_tensor(x):
-            raise TypeError(f"{name} is a tensor, not {given.kind(x)}")
+        given.tensor(name, x)
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
         raise ValueError(f"q (T, D), k (S, D) and v (S, any) do not fit: {shapes}")
@@ -116,7 +115,7 @@ def repeat_heads(k_BGSD, H):
 
     Asking heads 0 .. H/G - 1 then share read head 0 (Ainslie and others 2023).
     """
-    G = k_BGSD.shape[1]
+    G = given.tensors(k_BGSD=k_BGSD).shape[1]
     if given.whole("H", H) % G:
         raise ValueError(f"{G} heads that are read do not divide {H} heads that ask")
     return k_BGSD if G == H else k_BGSD.repeat_interleave(H // G, dim=1)

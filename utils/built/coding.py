@@ -62,7 +62,7 @@ def chance(zeros, ones):
     return max(1, 4096 * (2 * zeros + 1) // (2 * (zeros + ones + 1)))
 
 
-class Counts(defaultdict):
+class Seen(defaultdict):
     "{context: [zeros, ones]} seen so far."
 
     def __init__(self):
@@ -73,7 +73,7 @@ class Encoder:
     "Bits -> bytes: each bit narrows the interval low .. low + width."
 
     def __init__(self):
-        self.low, self.width, self.shifts, self.seen = 0, TOP, 0, Counts()
+        self.low, self.width, self.shifts, self.seen = 0, TOP, 0, Seen()
 
     def bit(self, bit, context=None):
         "Encode one bit, 0 or 1."
@@ -102,7 +102,7 @@ class Decoder:
             raise TypeError(f"blob is bytes, not {given.kind(blob)}")
         self.blob = iter(blob)
         self.code = int.from_bytes([next(self.blob, 0) for _ in range(4)], "big")
-        self.width, self.seen = TOP, Counts()
+        self.width, self.seen = TOP, Seen()
 
     def bit(self, context=None):
         "The next bit."

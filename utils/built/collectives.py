@@ -252,6 +252,8 @@ def fit(bytes_S, seconds_S):
     (S,), (S,) -> two numbers; seconds above 0, at least two different sizes.
     """
     bytes_S, seconds_S = given.arrays(bytes_S=bytes_S, seconds_S=seconds_S)
+    if not np.isfinite(bytes_S).all():
+        raise ValueError(f"bytes are finite numbers, not {bytes_S!r:.60}")
     if len(set(bytes_S.tolist())) < 2:
         raise ValueError("a line needs messages of at least two different sizes")
     if not (np.isfinite(seconds_S).all() and seconds_S.min() > 0):
@@ -267,7 +269,7 @@ def cost(algorithm, n, size, alpha, beta):
     alpha: seconds a message, beta: seconds a byte; size may be an array.
     """
     given.whole("n", n)
-    if np.min(given.array("size", size)) < 0 or alpha < 0 or beta < 0:
+    if not all((x >= 0).all() for x in map(np.asarray, (size, alpha, beta))):  # not nan
         raise ValueError("size, alpha and beta are at least 0")
     if algorithm == "star":
         return 2 * (n - 1) * (alpha + beta * size)
@@ -280,10 +282,8 @@ def cost(algorithm, n, size, alpha, beta):
 
 def choose(n, size, alpha, beta):
     "The cheaper of 'ring' and 'doubling'; doubling needs a power of two."
-    n = given.whole("n", n)
-    if n & (n - 1):
-        return "ring"
-    return min(("ring", "doubling"), key=lambda name: cost(name, n, size, alpha, beta))
+    names = ("ring", "doubling") if given.whole("n", n).bit_count() == 1 else ("ring",)
+    return min(names, key=lambda name: cost(name, n, size, alpha, beta))
 
 
 # ---- without messages: ranks of one machine that share memory ----

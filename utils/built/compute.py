@@ -72,8 +72,10 @@ def cheapest(points, price):
 def _uniform(**named):
     "Refuse what is no tensor, and uniform numbers (the last) whose logarithm is infinite."
     for name, value in named.items():
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} is a tensor, not {given.kind(value)}")
+        given.tensor(name, value)
+    if len({tuple(value.shape) for value in named.values()}) > 1:
+        shapes = " and ".join(str(tuple(value.shape)) for value in named.values())
+        raise ValueError(f"{' and '.join(named)} have one shape, not {shapes}")
     if not ((value > 0) & (value < 1)).all():
         raise ValueError(f"{name} lies between 0 and 1, without both ends")
 
@@ -145,6 +147,10 @@ def choose_threshold(sure_N, right1_N, right2_N, costs, budget):
     ValueError where not even stopping always is within the budget.
     """
     _rows(sure_N, right1_N, right2_N)
+    if not isinstance(costs, (tuple, list)) or len(costs) != 2:
+        raise ValueError(
+            f"costs is a pair: of the first, of the second, not {costs!r:.60}"
+        )
     first, second = costs
     best = None
     for t in sorted({*sure_N.tolist(), math.inf}):

@@ -171,8 +171,17 @@ def batch_norm(x_NCHW, gamma_C, beta_C, running, training, momentum=0.1, eps=1e-
     running: (mean (C,), variance (C,)), used where `training` is false, else moved a
     share `momentum` towards the batch's; the one that comes back is new.
     """
-    x_NCHW = _tensor("x_NCHW", x_NCHW, "NCHW")
+    x_NCHW, C = _tensor("x_NCHW", x_NCHW, "NCHW"), x_NCHW.shape[1]
+    given.number("momentum", momentum), given.number("eps", eps)
+    if not isinstance(running, (tuple, list)) or len(running) != 2:
+        raise ValueError(f"running is a pair, (mean, variance), not {running!r:.60}")
     mean_C, var_C = running
+    for name, value_C in (("gamma_C", gamma_C), ("beta_C", beta_C),
+                          ("the running mean", mean_C), ("the running variance", var_C)):  # fmt: skip
+        if isinstance(value_C, torch.Tensor) and tuple(value_C.shape) not in ((C,), ()):
+            raise ValueError(
+                f"{name} has a number per channel, ({C},), not {tuple(value_C.shape)}"
+            )
     if training:
         n = x_NCHW.numel() // x_NCHW.shape[1]
         if n < 2:
@@ -211,12 +220,7 @@ def wilson(right, count, z=1.96):
 
 def _tensor(name, value, axes):
     "value, if it is a tensor with these axes."
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} is a tensor, not {given.kind(value)}")
-    if value.ndim != len(axes):
-        raise ValueError(
-            f"{name} has the axes {', '.join(axes)}; its shape is {tuple(value.shape)}"
-        )
+    given.tensor(name, value, axes)
     if axes.endswith("KK") and value.shape[-1] != value.shape[-2]:
         raise ValueError(f"{name}: a kernel is square, not {tuple(value.shape[-2:])}")
     return value

@@ -85,9 +85,7 @@ def accuracy(net, X_ND, y_N):
 def soften(logits_NC, T):
     "Softmax of the logits divided by the temperature T > 0: (N, C)."
     given.number("T", T, above=0)
-    if not torch.is_tensor(logits_NC):
-        raise TypeError(f"logits is a tensor, not {given.kind(logits_NC)}")
-    return (logits_NC / T).softmax(-1)
+    return (given.tensor("logits", logits_NC) / T).softmax(-1)
 
 
 def kd_loss(student_NC, teacher_NC, y_N, T=1.0, share=1.0):
@@ -115,6 +113,10 @@ def out_of_fold(learn, X_ND, y_N, folds):
     """
     folds = given.whole("folds", folds, 2, len(y_N))
     given.function("learn", learn)
+    if len(X_ND) != len(y_N):
+        raise ValueError(
+            f"a label for each row, not {len(X_ND)} rows, {len(y_N)} labels"
+        )
     fold_N, logits_NC = torch.arange(len(y_N)) % folds, None
     for k in range(folds):
         model = learn(X_ND[fold_N != k], y_N[fold_N != k])

@@ -27,6 +27,8 @@ import torch
 from torch import distributed as dist
 
 from utils import files, given, ranks
+from utils.built.collectives import cut  # chapter 16
+from utils.ranks.agree import joined
 
 MANIFEST = "manifest."
 
@@ -104,7 +106,7 @@ def save_sharded(folder, step, rank, n, shard):
     given.whole("rank", rank, 0, given.whole("n", n) - 1)
     if not isinstance(shard, bytes):
         raise TypeError(f"shard is bytes, not {given.kind(shard)}")
-    _in_a_group("save_sharded")
+    joined("save_sharded")
     name = f"{step}.{rank}-of-{n}"
     folder.write(name, shard)
     records = [None] * n
@@ -145,7 +147,8 @@ def bounds(P, n, rank):
     "Where the shard of a rank begins and ends in P numbers on n ranks: -> (start, stop)."
     given.whole("P", P, 0)
     given.whole("rank", rank, 0, given.whole("n", n) - 1)
-    return P * rank // n, P * (rank + 1) // n
+    part = cut(P, n)[rank]
+    return part.start, part.stop
 
 
 def pieces(P, n, rank, m):
@@ -155,11 +158,10 @@ def pieces(P, n, rank, m):
     """
     low, high = bounds(P, m, rank)
     found = []
-    for old in range(given.whole("n", n)):
-        start, stop = bounds(P, n, old)
-        first, last = max(low, start), min(high, stop)
+    for old, part in enumerate(cut(P, given.whole("n", n))):
+        first, last = max(low, part.start), min(high, part.stop)
         if first < last:
-            found.append((old, first - start, last - start))
+            found.append((old, first - part.start, last - part.start))
     return found
 
 
@@ -177,7 +179,7 @@ def ordered_mean(mine, V, add_up=None):
     if not isinstance(mine, dict) or not mine or not set(mine) <= set(range(V)):
         raise ValueError(f"mine is {{v: gradient}}, v from 0 to {V - 1}, at least one")
     if add_up is None:
-        _in_a_group("ordered_mean")
+        joined("ordered_mean")
     (P,) = next(iter(mine.values())).shape
     part_VP = next(iter(mine.values())).new_zeros(V, P)
     for v, grad_P in mine.items():
@@ -214,7 +216,7 @@ def catch_up(step, state_P):
     The furthest has what the others have not: who is behind could not be waited for.
     """
     given.whole("step", step, 0)
-    _in_a_group("catch_up")
+    joined("catch_up")
     me, n = dist.get_rank(), dist.get_world_size()
     furthest = torch.tensor(step)
     dist.all_reduce(furthest, op=dist.ReduceOp.MAX)
@@ -305,6 +307,7 @@ def simulate(work, tau, C, R, failures):
 def stretches(work, tau, C, R, failures, until=math.inf):
     "As `simulate`: -> [(what, start, stop), ...]: work, checkpoint, lost, restart."
     given.number("tau", tau, above=0)
+    given.number("C", C), given.number("R", R)
     failures = iter(failures)
     failure = next(failures, math.inf)
     t, left, down, found = 0.0, given.number("work", work, above=0), False, []
@@ -343,8 +346,3 @@ def share_rows(speeds, B):
         rows[i] += 1
         heapq.heapreplace(ready, ((rows[i] + 1) / speeds[i], i))
     return rows
-
-
-def _in_a_group(name):
-    if not dist.is_initialized():
-        raise RuntimeError(f"{name} is called inside ranks.run(fn, n) or a rehearsal")

@@ -95,9 +95,15 @@ def fedavg_round(w_P, slope, n_K, S, lr):
 
 def _walk(w_P, slope, n_K, S, lr):
     S, lr = given.whole("S", S), given.number("lr", lr, above=0)
-    w_KP = w_P.repeat(len(n_K), 1)
+    w_KP = given.tensors(w_P=w_P).repeat(len(shares_of(n_K)), 1)
     for s in range(S):
-        w_KP = w_KP - lr * slope(w_KP, s)
+        slope_KP = slope(w_KP, s)
+        if slope_KP.shape != w_KP.shape:
+            raise ValueError(
+                f"slope gives a row for each client, {tuple(w_KP.shape)}, not "
+                f"{tuple(slope_KP.shape)}"
+            )
+        w_KP = w_KP - lr * slope_KP
     return w_KP
 
 

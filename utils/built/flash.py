@@ -67,6 +67,15 @@ def flash_forward(q, k, v, causal, block=BLOCK):
 def flash_backward(q, k, v, o, lse, do, causal, block=BLOCK):
     "-> dq, dk, dv; the weights are computed again, tile by tile, from lse."
     block = _fits(q, k, v, causal, block)
+    for name, x, shape in (
+        ("o", o, q.shape),
+        ("do", do, q.shape),
+        ("lse", lse, q.shape[:3]),
+    ):
+        if x.shape != shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(shape)}, not {tuple(x.shape)}"
+            )
     T, S, scale = q.shape[2], k.shape[2], q.shape[3] ** -0.5
     dq, dk, dv = (torch.zeros_like(x) for x in (q, k, v))
     delta = (do * o).sum(-1, keepdim=True)
@@ -109,8 +118,7 @@ def flash(q_BHTD, k_BHSD, v_BHSD, mask=None, causal=False, block=BLOCK):
 
 def _fits(q, k, v, causal, block):
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if not torch.is_tensor(x):
-            raise TypeError(f"{name} is a tensor, not {given.kind(x)}")
+        given.tensor(name, x)
     if (
         q.ndim != 4
         or k.shape != v.shape

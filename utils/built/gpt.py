@@ -18,6 +18,7 @@ from torch import nn
 
 from utils import given
 from utils.built import attention as A
+from utils.built import seq  # chapter 07
 
 GPT2 = {
     "norm": "layer", "positions": "learned", "activation": "gelu_tanh", "bias": True,
@@ -363,6 +364,7 @@ def generate(model, ids_BT, count, cache=True, temperature=1.0, top=None,
     """
     count = given.whole("count", count, least=0)
     given.number("temperature", temperature)
+    given.tensors(ids_BT=ids_BT)
     held = Cache(ids_BT.shape[1] + count) if cache is True else cache
     held = None if held is False else held
     new_BT = ids_BT
@@ -379,12 +381,10 @@ def generate(model, ids_BT, count, cache=True, temperature=1.0, top=None,
 def draw(logits_BV, temperature=1.0, top=None, generator=None):
     "One token per row, (B, 1): the likeliest at temperature 0, else by chance."
     if top is not None:
-        worst = logits_BV.topk(min(top, logits_BV.shape[-1])).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < worst, -torch.inf)
+        given.whole("top", top)
     if temperature == 0:
         return logits_BV.argmax(-1, keepdim=True)
-    chances_BV = (logits_BV / temperature).softmax(-1)
-    return torch.multinomial(chances_BV, 1, generator=generator)
+    return seq.sample(logits_BV, temperature, top, generator=generator)[:, None]
 
 
 def _one_of(name, value, known):

@@ -102,7 +102,7 @@ def messages(edges_E2, N):
 
 def propagate(edges_E2, weight_E, H_ND):
     "weight * row of the source, added up at each target: -> (N, D), 0 without a message."
-    edges_E2 = _edges(edges_E2, len(H_ND))
+    edges_E2 = _edges(edges_E2, len(given.tensors(H_ND=H_ND)))
     _rows("weight_E", weight_E, len(edges_E2), "edges_E2")
     source_E, target_E = edges_E2.T
     messages_ED = weight_E[:, None] * H_ND[source_E]
@@ -114,6 +114,8 @@ def edge_softmax(score_E, target_E):
     _rows("target_E", target_E, len(score_E), "score_E")
     if not len(score_E):
         return score_E
+    if int(target_E.min()) < 0:
+        raise ValueError(f"nodes have the numbers from 0, not {int(target_E.min())}")
     none_N = score_E.new_full((int(target_E.max()) + 1,), -torch.inf)
     top_N = none_N.scatter_reduce(0, target_E, score_E.detach(), "amax")
     share_E = (score_E - top_N[target_E]).exp()
@@ -138,8 +140,12 @@ def gcn(spread, X_ND, weights):
     given.function("spread", spread)
     if isinstance(weights, torch.Tensor):
         raise TypeError("weights is a list of matrices, one per layer, not one matrix")
-    H_ND = X_ND
+    H_ND = given.tensors(X_ND=X_ND)
     for layer, W_DH in enumerate(weights):
+        if H_ND.shape[1] != len(W_DH):
+            raise ValueError(
+                f"weights[{layer}] has {len(W_DH)} rows, its input {H_ND.shape[1]} columns"
+            )
         H_ND = spread(H_ND @ W_DH)
         if layer < len(weights) - 1:
             H_ND = H_ND.relu()
@@ -158,6 +164,7 @@ def label_propagation(A_NN, Y_NC, known_N, steps):
     "Known rows of Y_NC flow along the edges `steps` times and stay themselves: -> (N, C)."
     A_NN, steps = _square(A_NN), given.whole("steps", steps, least=0)
     _rows("Y_NC", Y_NC, len(A_NN), "A_NN")
+    _rows("known_N", known_N, len(A_NN), "A_NN")
     degree_N1 = A_NN.sum(1, keepdim=True).clamp(min=1e-9)
     share_NC = Y_NC * _mask(known_N)[:, None]
     for _ in range(steps):
@@ -184,6 +191,7 @@ def pool(H_ND, graph_N, how):
 def is_equivariant(f, A_NN, X_ND):
     "Whether the rows of f(A, X) move with the nodes under other numbers: -> bool."
     given.function("f", f)
+    _rows("X_ND", X_ND, len(_square(A_NN)), "A_NN")
     order_N = torch.randperm(len(X_ND))
     moved = f(A_NN[order_N][:, order_N], X_ND[order_N])
     return torch.allclose(moved, f(A_NN, X_ND)[order_N], atol=1e-5)
@@ -192,6 +200,7 @@ def is_equivariant(f, A_NN, X_ND):
 def uses_graph(f, A_NN, X_ND):
     "Whether f(A, X) changes when all edges are taken away: -> bool."
     given.function("f", f)
+    _rows("X_ND", X_ND, len(_square(A_NN)), "A_NN")
     return not torch.allclose(f(A_NN, X_ND), f(torch.zeros_like(A_NN), X_ND))
 
 

@@ -31,6 +31,7 @@ def low_rank_for(W_HD, C_DD, r):
 
     C is X.T @ X / N of the inputs, positive definite (add a little to its diagonal).
     """
+    given.tensors(W_HD=W_HD)
     if C_DD.shape != (W_HD.shape[1],) * 2:
         raise ValueError(
             f"C is (D, D) = {(W_HD.shape[1],) * 2}, not {tuple(C_DD.shape)}"
@@ -66,7 +67,8 @@ def products(model, *inputs, mask=None):
 class LoRA(nn.Module):
     """A frozen linear layer plus alpha / r * B @ A, of which only B and A learn.
 
-    B begins at 0, so the layer begins as the frozen one; merge() -> one nn.Linear.
+    B begins at 0, so the layer begins as the frozen one; merge() -> one nn.Linear. A and B
+    have the type of the layer's weight, and lie on its device.
     """
 
     def __init__(self, layer, r, alpha):
@@ -76,10 +78,11 @@ class LoRA(nn.Module):
         given.number("alpha", alpha, above=0)
         r = given.whole("r", r, 1, min(layer.weight.shape))
         self.layer, self.scale = layer.requires_grad_(False), alpha / r
+        like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
         self.A = nn.Parameter(
-            torch.randn(r, layer.in_features) / layer.in_features**0.5
+            torch.randn(r, layer.in_features, **like) / layer.in_features**0.5
         )
-        self.B = nn.Parameter(torch.zeros(layer.out_features, r))
+        self.B = nn.Parameter(torch.zeros(layer.out_features, r, **like))
 
     def forward(self, x):
         "(..., D) -> (..., H)."

@@ -18,6 +18,8 @@ def orthogonal(G_HD, steps=5):
     Newton-Schulz: X <- a X + (b A + c A A) X with A = X X^T. Also for stacks (..., M, N).
     """
     a, b, c = STEP
+    if given.tensor("G_HD", G_HD).ndim < 2:
+        raise ValueError(f"G_HD is a matrix (H, D), not of shape {tuple(G_HD.shape)}")
     tall = G_HD.shape[-2] > G_HD.shape[-1]
     X = G_HD.mT if tall else G_HD  # the smaller side makes the smaller products
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -143,6 +143,10 @@ class Paged:
 
 def paged_attention(q_BHD, keys_PHSD, values_PHSD, table_BN, length_B):
     "One asker per row over the first length_B tokens of its blocks: (B, H, D)."
+    given.tensors(
+        q_BHD=q_BHD, keys_PHSD=keys_PHSD, values_PHSD=values_PHSD, table_BN=table_BN,
+        length_B=length_B,
+    )  # fmt: skip
     k, v = (x[table_BN].transpose(1, 2).flatten(2, 3) for x in (keys_PHSD, values_PHSD))
     scores_BHS = (k @ q_BHD[..., None])[..., 0] / q_BHD.shape[-1] ** 0.5
     seen_BS = torch.arange(k.shape[2], device=k.device) < length_B[:, None]

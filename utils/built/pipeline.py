@@ -103,6 +103,8 @@ def simulate(orders, seconds, slow=()):
     its rank is free and what it needs has ended. RuntimeError where none can.
     """
     stages = 1 + max((a[2] for order in orders for a in order), default=0)
+    for kind in sorted({a[0] for order in orders for a in order} - set(seconds)):
+        raise ValueError(f"seconds says nothing of {kind!r}: {{kind: seconds}}")
     slow = dict(slow)
     ends, spans = {None: 0.0}, [[] for _ in orders]
     todo = [list(order) for order in orders]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils import given
-from utils.built import budget
+from utils.built import budget, collectives
 
 HOUR = 3600  # seconds
 BLOCK = 16  # tokens in a block of the served cache (chapter 28)
@@ -113,8 +113,7 @@ def fit_machine(measured):
         raise ValueError("a line needs at least two different amounts of work")
     if not (seconds_S > 0).all():
         raise ValueError("each step takes more than 0 seconds")
-    A = np.c_[np.ones(len(work_S)), work_S] / seconds_S[:, None]
-    overhead, each = np.linalg.lstsq(A, np.ones(len(A)), rcond=None)[0]
+    overhead, each = collectives.fit(work_S, seconds_S)
     if overhead < 0:
         x = work_S / seconds_S
         overhead, each = 0.0, x.sum() / (x * x).sum()
@@ -130,9 +129,8 @@ def wire(numbers, ranks, alpha, beta, size=4):
     """
     given.whole("numbers", numbers), given.whole("ranks", ranks)
     given.number("alpha", alpha), given.number("beta", beta)
-    messages = 2 * (ranks - 1)
-    sent = messages * numbers * size / ranks
-    return sent, messages * alpha + sent * beta
+    sent = 2 * (ranks - 1) * numbers * size / ranks
+    return sent, collectives.cost("ring", ranks, numbers * size, alpha, beta)
 
 
 def file_bytes(shapes, bits, group):
@@ -165,7 +163,11 @@ def with_kills(steps, every, kills, seconds):
     -> how many steps are computed in all, and how long it takes
     """
     given.whole("steps", steps), given.whole("every", every)
-    step, save, restart = seconds
+    if not isinstance(seconds, (tuple, list)) or len(seconds) != 3:
+        raise ValueError(
+            f"seconds are three: of a step, a checkpoint, a restart; not {seconds!r:.60}"
+        )
+    step, save, restart = (given.number("seconds", taken) for taken in seconds)
     lost = 0
     for kill in kills:
         given.whole("a kill", kill, most=steps)

@@ -21,19 +21,20 @@ from utils import given
 
 
 def saved_bytes(model, X_BD):
-    """Bytes that model(X) keeps for backward: each tensor once, the weights left out.
+    """Bytes that model(X) keeps for backward: each memory once, the weights left out.
 
-    Memory is told apart by its address, so that a view counts as what it is a view of.
+    A view keeps the whole storage that it looks into: so much is counted, however many
+    views there are. X[:50] counts as X does; X[:50].clone() as 50 rows.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"a model is a torch.nn.Module, not {type(model).__name__}")
-    weights = {p.data_ptr() for p in model.parameters()}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
 
     def note(tensor):
-        if tensor.data_ptr() not in weights:
-            size = tensor.numel() * tensor.element_size()
-            kept[tensor.data_ptr()] = max(kept.get(tensor.data_ptr(), 0), size)
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor  # kept alive by the graph: no other tensor gets its address
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils import data, given
-from utils.built import quant, train  # chapters 24 and 05
+from utils.built import quant  # chapter 24
 
 
 def _share(name, value):
@@ -31,14 +31,7 @@ def _share(name, value):
 
 def _weights(name, W):
     "A tensor of numbers whose axes are the letters of its name, or an error."
-    if not torch.is_tensor(W):
-        raise TypeError(f"{name} is a tensor, not {given.kind(W)}")
-    axes = name.rpartition("_")[2]
-    if W.ndim != len(axes):
-        raise ValueError(
-            f"{name} has the shape ({', '.join(axes)}), not {tuple(W.shape)}"
-        )
-    return W
+    return given.tensors(**{name: W})
 
 
 def linears(net):
@@ -218,12 +211,8 @@ def keep_at(step, total, keep, stop):
 
 
 def tune(net, X_ND, y_N, epochs, lr=2e-2, on_step=None, seed=0):
-    "Chapter 05's loop, AdamW and one cycle of the rate: -> net, trained in place."
-    batches = train.loader(X_ND, y_N, 128, seed=seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=given.number("lr", lr, above=0))
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * len(batches))
-    train.fit(net, batches, optimizer, epochs, scheduler=cycle, on_step=on_step)
-    return net
+    "quant.fit at the rate that pruned networks like: -> net, trained in place."
+    return quant.fit(net, X_ND, y_N, epochs, lr, seed, on_step)
 
 
 def gradual(net, X_ND, y_N, keep, epochs=30, stop=0.6, every=10):

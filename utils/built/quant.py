@@ -24,13 +24,7 @@ def _floats(name, x):
     if not torch.is_tensor(x) or not x.is_floating_point():
         what = f"a tensor of {x.dtype}" if torch.is_tensor(x) else given.kind(x)
         raise TypeError(f"{name} is a tensor of floats, not {what}")
-    axes = name.rpartition("_")[2] if "_" in name else None
-    if axes and x.ndim != len(axes):
-        raise ValueError(
-            f"{name} has the shape ({', '.join(axes)}{',' * (len(axes) == 1)}), not "
-            f"{tuple(x.shape)}"
-        )
-    return x
+    return given.tensors(**{name: x}) if "_" in name else x
 
 
 def _finite(name, x):
@@ -75,6 +69,8 @@ def quantize(x, scale, zero, low, high):
     """
     _floats("x", x)
     _scale(scale)
+    if not torch.is_tensor(zero):
+        given.whole("zero", zero, -math.inf)
     least, most = (0, 255) if low >= 0 else (-128, 127)
     if not least <= low <= high <= most:
         raise ValueError(
@@ -168,6 +164,11 @@ def rounded(W_HD, bits, group=None):
 
 def int_matmul(a_BD, b_DH):
     "What the hardware offers: 8-bit whole numbers in, sums of products in 32 bits out."
+    _codes(a_BD, b_DH)
+    return a_BD.to(torch.int32) @ b_DH.to(torch.int32)
+
+
+def _codes(a_BD, b_DH):
     for q in (a_BD, b_DH):
         if not torch.is_tensor(q) or q.dtype not in (torch.int8, torch.uint8):
             what = q.dtype if torch.is_tensor(q) else given.kind(q)
@@ -175,7 +176,6 @@ def int_matmul(a_BD, b_DH):
     if a_BD.ndim != 2 or b_DH.ndim != 2 or a_BD.shape[1] != len(b_DH):
         shapes = f"{tuple(a_BD.shape)} and {tuple(b_DH.shape)}"
         raise ValueError(f"codes of shapes (B, D) and (D, H), not {shapes}")
-    return a_BD.to(torch.int32) @ b_DH.to(torch.int32)
 
 
 def quantized_matmul(a_BD, a_zero, b_DH, b_zero, product=int_matmul):
@@ -185,6 +185,7 @@ def quantized_matmul(a_BD, a_zero, b_DH, b_zero, product=int_matmul):
     """
     a_zero = given.whole("a_zero", a_zero, -math.inf)
     b_zero = given.whole("b_zero", b_zero, -math.inf)
+    _codes(a_BD, b_DH)
     D = a_BD.shape[1]
     rows_B1 = a_BD.sum(1, keepdim=True, dtype=torch.int32)
     columns_1H = b_DH.sum(0, keepdim=True, dtype=torch.int32)
@@ -323,6 +324,7 @@ def choose_bits(damage, sizes, budget):
             f"damage and sizes name the same layers, each with its bits: {list(damage)} "
             f"and {list(sizes)}"
         )
+    given.number("budget", budget)
     bits = {layer: max(costs) for layer, costs in damage.items()}
 
     def price(layer):
@@ -385,11 +387,14 @@ class Folds:
         return 100 * right / len(self.y_N)
 
 
-def fit(net, X_ND, y_N, epochs, lr, seed=0):
-    "Chapter 05's loop with AdamW and one cycle of the rate: -> the net, trained in place."
+def fit(net, X_ND, y_N, epochs, lr, seed=0, on_step=None):
+    """Chapter 05's loop with AdamW and one cycle of the rate: -> the net, trained in place.
+
+    on_step(step, loss) is called after every step.
+    """
     given.number("lr", lr, above=0)
     batches = train.loader(X_ND, y_N, 128, seed=seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * len(batches))
-    train.fit(net, batches, optimizer, epochs, scheduler=cycle)
+    train.fit(net, batches, optimizer, epochs, scheduler=cycle, on_step=on_step)
     return net

@@ -20,21 +20,10 @@ def embed_gradient(ids_N, grad_NE, V: int):
 
     ids_N: which row each came from, whole numbers; a row used twice collects twice.
     """
-    ids_N, (N, E) = torch.as_tensor(ids_N), _shape("grad_NE", grad_NE, "NE")
+    ids_N, (N, E) = torch.as_tensor(ids_N), given.tensors(grad_NE=grad_NE).shape
     if tuple(ids_N.shape) != (N,):
         raise ValueError(f"ids_N has the shape ({N},), not {tuple(ids_N.shape)}")
     return grad_NE.new_zeros(given.whole("V", V), E).index_add(0, ids_N, grad_NE)
-
-
-def _shape(name, value, axes):
-    "The shape of a tensor that has these axes, or an error that says which it lacks."
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} is a tensor, not {type(value).__name__}")
-    if value.ndim != len(axes):
-        raise ValueError(
-            f"{name} has the axes ({', '.join(axes)}), not {tuple(value.shape)}"
-        )
-    return value.shape
 
 
 # ---- the plain cell, forwards and backwards ----
@@ -42,7 +31,7 @@ def _shape(name, value, axes):
 
 def rnn(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh):
     "All states of a tanh cell, equal to nn.RNN's: -> (B, T, H)."
-    _fit(x_BTD, h_BH, W_ih, W_hh, 1)
+    _fit(x_BTD, h_BH, W_ih, W_hh, 1, b_ih=b_ih, b_hh=b_hh)
     out = []
     for x_BD in x_BTD.unbind(1):
         h_BH = torch.tanh(x_BD @ W_ih.T + b_ih + h_BH @ W_hh.T + b_hh)
@@ -50,15 +39,20 @@ def rnn(x_BTD, h_BH, W_ih, W_hh, b_ih, b_hh):
     return torch.stack(out, 1)
 
 
-def _fit(x_BTD, h_BH, W_ih, W_hh, gates):
-    B, _, D = _shape("x_BTD", x_BTD, "BTD")
-    rows, H = _shape("h_BH", h_BH, "BH")
+def _fit(x_BTD, h_BH, W_ih, W_hh, gates, **biases):
+    B, _, D = given.tensors(x_BTD=x_BTD).shape
+    rows, H = given.tensors(h_BH=h_BH).shape
     if rows != B:
         raise ValueError(f"x_BTD has B = {B} rows, the state has {rows}")
     for name, W, columns in (("W_ih", W_ih, D), ("W_hh", W_hh, H)):
         if tuple(W.shape) != (gates * H, columns):
             raise ValueError(
                 f"{name} has the shape {gates * H, columns}, not {tuple(W.shape)}"
+            )
+    for name, b in biases.items():
+        if torch.is_tensor(b) and tuple(b.shape) != (gates * H,):
+            raise ValueError(
+                f"{name} has the shape ({gates * H},), not {tuple(b.shape)}"
             )
 
 
@@ -72,7 +66,10 @@ def bptt(x_BTD, h0_BH, W_hh, out_BTH, grad_BTH):
         raise ValueError(
             f"out_BTH {tuple(out_BTH.shape)} and grad_BTH {tuple(grad_BTH.shape)} differ"
         )
-    H, D = out_BTH.shape[2], _shape("x_BTD", x_BTD, "BTD")[2]
+    given.tensors(x_BTD=x_BTD, out_BTH=out_BTH, h0_BH=h0_BH)
+    H, D = out_BTH.shape[2], x_BTD.shape[2]
+    if tuple(W_hh.shape) != (H, H):
+        raise ValueError(f"W_hh has the shape {(H, H)}, not {tuple(W_hh.shape)}")
     dW_ih, dW_hh, db = (out_BTH.new_zeros(s) for s in ((H, D), (H, H), (H,)))
     before_BTH = torch.cat([h0_BH[:, None], out_BTH[:, :-1]], 1)
     dh_BH = torch.zeros_like(h0_BH)
@@ -106,8 +103,8 @@ def reach(run, state_BS, u_BH) -> float:
 
 def lstm_cell(x_BD, h_BH, c_BH, W_ih, W_hh, b_ih, b_hh):
     "One step of an LSTM, equal to nn.LSTMCell's: -> new h, new c, both (B, H)."
-    _shape("x_BD", x_BD, "BD")
-    _fit(x_BD[:, None], h_BH, W_ih, W_hh, 4)
+    given.tensors(x_BD=x_BD, h_BH=h_BH, c_BH=c_BH)
+    _fit(x_BD[:, None], h_BH, W_ih, W_hh, 4, b_ih=b_ih, b_hh=b_hh)
     z = x_BD @ W_ih.T + b_ih + h_BH @ W_hh.T + b_hh
     i, f, g, o = z.chunk(4, dim=1)
     c_BH = f.sigmoid() * c_BH + i.sigmoid() * g.tanh()

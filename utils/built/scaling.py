@@ -95,8 +95,9 @@ def training_flops(model, tokens):
 
 def _runs(N, L, least):
     N, L = given.arrays(N_R=N, L_R=L)
-    if len(N) < least or not (N > 0).all() or not (L > 0).all():
-        raise ValueError(f"at least {least} runs, sizes and losses above 0")
+    right = [(x > 0).all() and np.isfinite(x).all() for x in (N, L)]
+    if len(N) < least or not all(right):
+        raise ValueError(f"at least {least} runs, sizes and losses above 0 and finite")
     return N, L
 
 
@@ -148,6 +149,9 @@ def misfit(p, N, D, L, delta=1e-3):
 
     p = (log A, log B, log E, alpha, beta); Huber's loss of log L, summed over the runs.
     """
+    if len(p) != 5 or not N.shape == D.shape == L.shape:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (p, N, D, L))
+        raise ValueError(f"p has 5 numbers, N, D and L one shape: these are {shapes}")
     a, b, e, alpha, beta = p
     terms = (a - alpha * N.log(), b - beta * D.log(), e.expand_as(N))
     told = torch.logsumexp(torch.stack(terms), 0)
@@ -256,6 +260,7 @@ def corrupt(ids_BT, chosen_BT, fate_BT, random_BT, mask_id):
     """
     if chosen_BT.dtype != torch.bool:
         raise TypeError(f"chosen is boolean, not {chosen_BT.dtype}")
+    given.whole("mask_id", mask_id, 0)
     shown = torch.where(fate_BT < 0.9, random_BT, ids_BT)
     shown = shown.masked_fill(fate_BT < 0.8, mask_id)
     inputs_BT = torch.where(chosen_BT, shown, ids_BT)

@@ -24,6 +24,10 @@ def accept(p_V, q_V, token, u, w):
     token was drawn from q. u and w lie in [0, 1): u decides whether it stays, w which one
     comes in its place, from what p has more than q.
     """
+    if np.ndim(p_V) != 1 or np.shape(p_V) != np.shape(q_V):
+        shapes = f"{np.shape(p_V)} and {np.shape(q_V)}"
+        raise ValueError(f"p_V and q_V are laws of the same V tokens, not {shapes}")
+    given.whole("token", token, 0, len(p_V) - 1)
     if u * q_V[token] < p_V[token]:
         return token
     return inverse(np.maximum(p_V - q_V, 0), w)

@@ -162,6 +162,11 @@ def merge(one, other):
     top: the largest score of a query; mass: its sum of exp(score - top); o: that sum with
     the values. A block of which a query sees nothing has top -inf and mass 0.
     """
+    for block in (one, other):
+        if not isinstance(block, (tuple, list)) or len(block) != 3:
+            raise ValueError(
+                f"a block is three tensors, (o, top, mass), not {block!r:.60}"
+            )
     (o1, top1, mass1), (o2, top2, mass2) = one, other
     top = torch.maximum(top1, top2)
     safe = top.masked_fill(top == -torch.inf, 0.0)  # -inf - -inf is nan

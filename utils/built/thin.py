@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import distributed as dist
 
 from utils import given
+from utils.built.collectives import cost  # chapter 16
 from utils.ranks.agree import joined
 
 
@@ -165,7 +166,7 @@ def outer_step(start_P, ends_RP, velocity_P, lr=0.7, momentum=0.9):
     ends_RP: the weights of R ranks after their local steps; velocity_P: zeros at first.
     """
     _floats("start_P", start_P)
-    if ends_RP.ndim != 2 or ends_RP.shape[1:] != start_P.shape:
+    if not len(ends_RP) or ends_RP.ndim != 2 or ends_RP.shape[1:] != start_P.shape:
         raise ValueError(
             f"ends_RP has a row of {len(start_P)} weights for each rank, not "
             f"{tuple(ends_RP.shape)}"
@@ -230,7 +231,7 @@ def talk_seconds(call, n, size, rate):
     n, size = given.whole("n", n), given.number("size", size)
     rate = given.number("rate", rate, above=0)
     if call == "all_reduce":
-        return 2 * (n - 1) / n * size / rate
+        return cost("ring", n, size, 0, 1 / rate)
     if call == "all_gather":
         return (n - 1) * size / rate
     raise ValueError(f"call is 'all_reduce' or 'all_gather', not {call!r:.60}")

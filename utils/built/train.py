@@ -80,7 +80,7 @@ def train_step(model, X, y, optimizer, loss=F.cross_entropy, clip=None, step=Non
     model.train()
     outputs = model(X)
     _same_shape(outputs, y)
-    value = loss(outputs, y)
+    value = _loss(loss, outputs, y)
     number = _one_number(value)
     if not math.isfinite(number):
         rate = optimizer.param_groups[0]["lr"]
@@ -120,7 +120,7 @@ def evaluate(model, batches, loss=F.cross_entropy):
                 logits = model(X)
                 rows += len(X)
                 _same_shape(logits, y)
-                total += _one_number(loss(logits, y)) * len(X)
+                total += _one_number(_loss(loss, logits, y)) * len(X)
                 if logits.shape[:-1] == y.shape and not y.is_floating_point():
                     answers += y.numel()
                     right += (logits.argmax(-1) == y).sum().item()
@@ -149,6 +149,26 @@ def _same_shape(outputs, y):
             f"outputs {tuple(outputs.shape)}, targets {tuple(y.shape)}: one would be "
             "stretched over the other. Give both the same shape, as y[:, None]"
         )
+
+
+def _loss(loss, outputs, y):
+    "loss(outputs, y), or ValueError where labels are too few, too many, or no classes."
+    try:
+        return loss(outputs, y)
+    except (IndexError, ValueError) as error:
+        if loss is not F.cross_entropy or not isinstance(y, torch.Tensor):
+            raise
+        if len(outputs) != len(y):
+            said = (
+                f"{len(outputs)} rows of outputs, {len(y)} labels: a label for each row"
+            )
+        elif isinstance(error, IndexError) and y.numel():
+            low, high = int(y.min()), int(y.max())
+            said = f"classes have the numbers 0 to {outputs.shape[1] - 1}; these are "
+            said += f"{low} to {high}"
+        else:
+            raise
+        raise ValueError(said) from None
 
 
 def _one_number(loss):

@@ -45,6 +45,8 @@ def occupancy(warps, registers, shared):
 
 def grouped(pid, rows, cols, group):
     "Number of a program -> row and column of its tile, `group` rows of tiles at a time."
+    given.whole("pid", pid, 0)
+    given.whole("rows", rows), given.whole("cols", cols), given.whole("group", group)
     first = pid // (group * cols) * group
     high = min(rows - first, group)
     within = pid % (group * cols)

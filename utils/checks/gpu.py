@@ -642,13 +642,20 @@ class _Double(nn.Module):
         return x.double()
 
 
+class _LastSquared(nn.Module):
+    "The squares of the last ten columns, which are a view."
+
+    def forward(self, x):
+        return x[..., -10:] ** 2
+
+
 @chapter.exercise(
     "torch.autograd.graph.saved_tensors_hooks(pack, unpack) calls pack with every tensor "
     "that backward will need.",
     "The same memory can be saved twice (relu's result is the next layer's input): keep a "
-    "dict by tensor.data_ptr(). Weights are saved, too, but were there before.",
-    "def note(t): kept[t.data_ptr()] = t.numel() * t.element_size(); return t. Skip "
-    "pointers of model.parameters().",
+    "dict by the storage's data_ptr(). Weights are saved, too, but were there before.",
+    "def note(t): s = t.untyped_storage(); kept[s.data_ptr()] = s.nbytes(); return t. Skip "
+    "the storages of model.parameters().",
 )
 @keeps_random
 def saved_bytes(answer):
@@ -684,6 +691,15 @@ def saved_bytes(answer):
          4 * 50 * (20 + 20 + 30),
          rule="What each of the three is given. The weights of all layers stay out, the "
               "single number of a PReLU, too.")  # fmt: skip
+    cut = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), _LastSquared())
+    same("Linear(20, 30), Tanh, the squares of its last 10 columns", answer(cut, X),
+         4 * 50 * (20 + 30),
+         rule="The last columns are a view: they lie in tanh's result, which is kept "
+              "anyway.")  # fmt: skip
+    cut = nn.Sequential(nn.Linear(20, 30), _LastSquared())
+    same("Linear(20, 30), the squares of its last 10 columns", answer(cut, X),
+         4 * 50 * (20 + 30),
+         rule="The view keeps all 30 columns alive: t.untyped_storage().nbytes().")  # fmt: skip
     many = nn.Sequential(*[nn.Linear(16, 16) for _ in range(12)])
     same("twelve layers of 16 in a row, 32 rows", answer(many, torch.randn(32, 16)),
          4 * 32 * 16 * 12,

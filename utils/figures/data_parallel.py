@@ -6,6 +6,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from torch import nn
 
 from utils import plots
+from utils.built.collectives import cost
 from utils.built.data_parallel import Overlapped, make_buckets, synchronise, timeline
 from utils.practice import rehearse
 
@@ -280,7 +281,7 @@ def overlap(ready, sizes, links):
         buckets = make_buckets(sizes, cap)
         full = [max(ready[i] for i in b) / chip for b in buckets]
         bytes_ = [sum(sizes[i] for i in b) for b in buckets]
-        takes = [2 * (ranks - 1) * (alpha + beta * size / ranks) for size in bytes_]
+        takes = [cost("ring", ranks, size, alpha, beta) for size in bytes_]
         over = max(ready) / chip
         start = full if overlapped else [over] * len(full)
         trips = timeline(start, takes)

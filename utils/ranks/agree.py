@@ -18,8 +18,8 @@ def joined(what):
     "RuntimeError where this process is in no group of ranks; `what` is who asks."
     if not dist.is_initialized():
         raise RuntimeError(
-            f"{what} is called by all ranks of a group, and there is none here: call it "
-            "inside ranks.run(fn, n), rehearse(fn, n), or ranks.main(fn) under torchrun"
+            f"{what} is called inside ranks.run(fn, n), rehearse(fn, n), or "
+            "ranks.main(fn) under torchrun, by all ranks of a group: there is none here"
         )
 
 

@@ -447,6 +447,15 @@ class _LoRA(lora.LoRA):
         return self.factor()
 
 
+@ex.LoRA.slip(
+    "A and B have the type and the device of the layer's weight: not always fp32."
+)
+class AlwaysSinglePrecision(_LoRA):
+    def __init__(self, layer, r, alpha):
+        super().__init__(layer, r, alpha)
+        self.A.data, self.B.data = self.A.data.float(), self.B.data.float()
+
+
 @ex.LoRA.slip("The scale is missing: alpha / r times what A and B say.")
 class NoScale(_LoRA):
     def factor(self):

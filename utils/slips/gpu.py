@@ -1349,11 +1349,36 @@ def without_the_input(model, X):
 
 
 @ex.saved_bytes.slip(
-    "A view is the same memory as what it is a view of: know it by its data_ptr()."
+    "A view is the same memory as what it is a view of: know it by its storage."
 )
 def known_by_id(model, X):
     found, weights, _ = _saved(model, X)
     kept = {id(t): t.nbytes for t in found if t.data_ptr() not in weights}
+    return sum(kept.values())
+
+
+@ex.saved_bytes.slip(
+    "A view that begins elsewhere is counted on its own: data_ptr() is where it begins. Ask its untyped_storage() for data_ptr()."
+)
+def known_by_its_first_number(model, X):
+    found, weights, _ = _saved(model, X)
+    kept = {}
+    for t in found:
+        if t.data_ptr() not in weights:
+            kept[t.data_ptr()] = max(kept.get(t.data_ptr(), 0), t.nbytes)
+    return sum(kept.values())
+
+
+@ex.saved_bytes.slip(
+    "Only the columns that the view shows are counted: it keeps its whole storage, untyped_storage().nbytes()."
+)
+def as_much_as_is_shown(model, X):
+    found, weights, _ = _saved(model, X)
+    kept = {}
+    for t in found:
+        at = t.untyped_storage().data_ptr()
+        if at not in weights:
+            kept[at] = max(kept.get(at, 0), t.nbytes)
     return sum(kept.values())
 
 
