@@ -13,8 +13,8 @@ from torch import nn
 def fold(conv, bn):
     """A new nn.Conv2d that equals bn(conv(x)) in evaluation; both stay as they are.
 
-    It lies where conv lies, in conv's dtype. TypeError for other layers; ValueError where the channels differ, or the batch norm
-    keeps no running statistics.
+    It lies where conv lies, in conv's dtype. TypeError for other layers; ValueError where
+    the channels differ, or the batch norm keeps no running statistics.
     """
     if not isinstance(conv, nn.Conv2d) or not isinstance(bn, nn.BatchNorm2d):
         kinds = f"{type(conv).__name__} and {type(bn).__name__}"
