@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -557,22 +558,73 @@ def test_an_answer_cannot_end_who_judges_it():
     assert "PermissionError" in ask(source).report
 
 
-def test_what_an_answer_starts_ends_with_it(tmp_path):
-    source = f"""
-import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def gone(pid, seconds=5):
+    "Has a process ended? Whoever is ended is still there until it is waited for."
+    for _ in range(int(seconds / 0.1)):
+        try:
+            os.kill(pid, 0)
+            if (
+                Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                == "Z"
+            ):
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+SLEEPER = "import subprocess, sys\nsleep = [sys.executable, '-c', 'import time; time.sleep(60)']"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux knows whose it was")
+
+
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=linux)])
+def test_what_an_answer_starts_ends_with_it(apart):
+    source = f"""{SLEEPER}
+child = subprocess.Popen(sleep, start_new_session={apart})
 {MSE}
-def told(): return child.pid
 raise ValueError(child.pid)
 """
-    report = ask(source + "", NOUGHT).report
-    pid = int(report.rpartition("ValueError: ")[2])
-    with pytest.raises(ProcessLookupError):
-        for _ in range(50):  # whoever is ended is still there until it is waited for
-            os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-                raise ProcessLookupError
-            time.sleep(0.1)
+    report = ask(source, NOUGHT).report
+    assert gone(int(report.rpartition("ValueError: ")[2]))
+
+
+@linux
+def test_only_what_the_block_leaves_behind_is_ended():
+    from utils.course.judge_orphans import adopted, children
+
+    mine = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    apart = "start_new_session=True, stdout=subprocess.DEVNULL"  # else it is waited for
+    forks = f"{SLEEPER}\nprint(subprocess.Popen(sleep, {apart}).pid)"
+    with adopted():
+        told = subprocess.check_output([sys.executable, "-c", forks], text=True)
+        assert int(told) in children() - {mine.pid}
+    assert int(told) not in children() and gone(int(told))
+    assert mine.poll() is None and mine.pid in children()
+    mine.communicate(b"\n")
+
+
+def children_of(pid):
+    return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+@linux
+def test_an_answer_ends_when_its_judge_is_killed():
+    source = "import signal\nopen('begun', 'w')\nwhile True:\n    signal.pause()"
+    grade = f"""
+from utils.course import judge
+judge.ask("01_descent", "mse", [("answer", "mse", {source!r})])
+"""
+    judging = subprocess.Popen([sys.executable, "-c", grade], cwd=author.ROOT)
+    until, answer = time.monotonic() + 60, None
+    while answer is None and time.monotonic() < until:
+        for pid in children_of(judging.pid):
+            with suppress(OSError):
+                answer = pid if Path(f"/proc/{pid}/cwd/begun").exists() else None
+        time.sleep(0.1)
+    judging.kill()
+    judging.wait()
+    assert answer and gone(answer)
 
 
 def test_an_answer_learns_nothing_of_who_grades(monkeypatch):

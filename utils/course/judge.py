@@ -20,6 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.course.judge_orphans import adopted
 from utils.exercises.exercise import Chapter
 from utils.files import ROOT
 
@@ -211,7 +212,8 @@ def ask(slug, name, cells, seconds=SECONDS):
             "key": key, "course": str(desk / "course"),
             "chapter": slug, "name": name, "cells": cells,
         }  # fmt: skip
-        ending, said, errors = _run(job, desk, seconds)
+        with adopted():
+            ending, said, errors = _run(job, desk, seconds)
     if not said.startswith("ready\n"):
         raise JudgeError(f"{slug}, {name}: {ending}, before it began. {errors}")
     said = said.partition(f"{key}\n")[2]

@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-from utils.course import judge_fence
+from utils.course import judge_fence, judge_orphans
 from utils.limits import TimeLimit, time_limit
 
 OURS = ("utils.exercises", "utils.checks", "utils.slips", "utils.course")
@@ -50,6 +50,7 @@ class Silent(ModuleType):
 def main(job, out):
     "Judge one answer; the verdict is written to the file number `out`. Never returns."
     say, leave = _voice(job.pop("key"), out), os._exit
+    judge_orphans.die_with_judge()
     judge_fence.confine([os.getcwd(), os.environ["TMPDIR"], "/dev"])
     exercise = _exercise(job["chapter"], job["name"])
     judge, caught = exercise.judge, _catcher(exercise)
