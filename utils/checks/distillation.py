@@ -281,6 +281,7 @@ def LoRA(answer):
 def _adapts(answer, case, layer, x, r, alpha):
     (H, D), bias = layer.weight.shape, layer.bias is not None
     torch.manual_seed(3)
+    torch.full((H, r), torch.nan, dtype=layer.weight.dtype)  # what torch.empty may find
     part = answer(copy.deepcopy(layer), r, alpha)
     same(f"{case}, not trained yet: the output", part(x), layer(x),
          "B begins at 0: it is the frozen layer.")  # fmt: skip

@@ -700,6 +700,12 @@ def saved_bytes(answer):
     same("Linear(20, 30), the squares of its last 10 columns", answer(cut, X),
          4 * 50 * (20 + 30),
          rule="The view keeps all 30 columns alive: t.untyped_storage().nbytes().")  # fmt: skip
+    flat = torch.randn(5 + 30 * 20)  # as a wrapper lays weights end to end
+    tight = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 30))
+    tight[1].weight = nn.Parameter(flat[5:].view(30, 20))
+    same("two layers, the second one's weights from place 5 of a longer storage",
+         answer(tight, X), 4 * 50 * (20 + 20),
+         rule="A weight, too, is known by its storage.")  # fmt: skip
     many = nn.Sequential(*[nn.Linear(16, 16) for _ in range(12)])
     same("twelve layers of 16 in a row, 32 rows", answer(many, torch.randn(32, 16)),
          4 * 32 * 16 * 12,
