@@ -83,6 +83,20 @@ def test_formulas_are_set_aside_whole_and_money_stays():
     assert draw.formulas.replaced(shown, lambda n: f"[{n}]").count("[") == 3
 
 
+def test_a_line_ends_neither_inside_a_number_nor_before_a_full_stop():
+    draw = page()
+    shown = draw.html("98.3 % at 1e-17, 7 of 9, $lr$, $a$ and `1e-5`.\n\n$$x$$\n\n$y$.")
+    numbers = re.findall('<span class="whole">(.+?)</span>', shown)
+    assert numbers == ["98.3 %", "1e-17"]
+    shown = draw.formulas.replaced(shown, "<{}>".format)
+    assert '<span class="whole"><0>,</span>' in shown
+    assert '<span class="whole"><3>.</span>' in shown
+    assert shown.count('"whole"') == 4, "a formula before a word and a block stay alone"
+    long = text.Formulas()
+    marked = long.mark("a" * (text.SHORT + 1), False) + "."
+    assert long.replaced(marked, str) == "0.", "a long formula may be parted"
+
+
 def test_links_lead_into_the_book():
     draw = page()
     shown = draw.html(

@@ -518,7 +518,7 @@ def _followers(ids, V):
 
 @chapter.exercise(
     "Two look-ups. The first tells every token which token stands before it. The second "
-    "asks: where does *my* token stand before something, and what is that?",
+    "asks: where does my token stand before something, and what is that?",
     "First: place t looks for place t - 1, so the key of source s is the place s + 1. "
     "Second: the query is the token, the key is what the first look-up found, the value is "
     "the token. Large numbers make a look-up sharp.",

@@ -302,8 +302,9 @@ def see(nets, X, y, names, most=6, rows=300):
         height = 0.8 / len(nets)
         for at, (name, net) in enumerate(nets.items()):
             share = says(net, some)[0]
+            verb = "say" if name.endswith("s") else "says"
             told.append(
-                f"the {name} says {names[int(share.argmax())]} ({share.max():.0%})"
+                f"the {name} {verb} {names[int(share.argmax())]} ({share.max():.0%})"
             )
             axes[1].barh(np.arange(len(names)) + (at - 1) * height, PER_CENT * share,
                          height=height, color=plots.PALETTE[at])  # fmt: skip

@@ -141,13 +141,13 @@ def pairs(right):
     plots.title(
         ax, f"Two random members tell less: typically {low:g} to {high:g} right"
     )
-    listed = ", ".join(
+    listed = "; ".join(
         f"{n.replace(chr(10), ' ')} {np.median(c):g}" for n, c in right.items()
     )
     count = len(next(iter(right.values())))
     return fig, (
         f"Members placed right for {count} random pairs of labelled members, one dot per "
-        f"pair; medians: {listed}."
+        f"pair. Medians: {listed}."
     )
 
 
@@ -238,7 +238,7 @@ def methods(scores, largest, told):
     ax.grid(axis="y", visible=False)
     ax.set(xlim=(0, 100), ylim=(-0.5, len(scores)), xlabel="files placed right, %")
     plots.title(ax, told)
-    listed = ", ".join(f"{n} {PER_CENT * np.mean(v):.0f} %" for n, v in scores.items())
+    listed = "; ".join(f"{n} {PER_CENT * np.mean(v):.0f} %" for n, v in scores.items())
     return fig, (
         f"Share of the files without a label that each method places right, mean of "
         f"{len(next(iter(scores.values())))} draws of labels: {listed}."

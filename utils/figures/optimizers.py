@@ -286,10 +286,10 @@ def signal(sizes):
     ax.set(yscale="log", xlabel="layer", ylabel="size of the signal (rms)")
     ax.set_xticks(range(0, 21, 5))
     plots.title(ax, "One spread of weights carries a signal through 20 layers")
-    ends = ", ".join(f"{label} {values[-1]:.0e}" for label, values in sizes.items())
+    ends = "; ".join(f"{label}: {values[-1]:.1g}" for label, values in sizes.items())
     return fig, (
         "Root mean square of the activations of a ReLU network by layer, logarithmic axis; "
-        f"after 20 layers it is {ends}."
+        f"after 20 layers, {ends}."
     )
 
 

@@ -225,12 +225,12 @@ def claim_band(losses, claimed, titles):
     seeds = next(iter(losses.values())).shape[1]
     parts = "; ".join(
         f"{name}: the median starts at {np.median(c[0]):.2g} and ends at "
-        f"{np.median(c[-1]):.1g}"
+        f"{np.median(c[-1]):.2g}"
         for name, c in losses.items()
     )
     return fig, (
         f"The claimed loss at five epochs beside the band of {seeds} seeds, on a "
-        f"logarithmic axis. {parts}."
+        f"logarithmic axis; {parts}."
     )
 
 
@@ -283,5 +283,5 @@ def sanity(first, expected, losses, rows):
     plots.title(ax, f"Starts without an opinion, learns {rows} rows by heart")
     return fig, (
         f"An untrained model's loss is {first:.3g} beside ln of the classes, {expected:.3g}; "
-        f"{len(losses)} steps on one batch of {rows} rows bring it below {expected / 10:.2g}."
+        f"{len(losses)} steps on one batch of {rows} rows bring it below a tenth of that."
     )

@@ -86,10 +86,13 @@ def reach_of_cells(measured, predicted, steps):
     times = gated / plain
     plots.title(ax, "A default LSTM forgets as fast as a plain cell" if times < 1e4 else
                 f"A default LSTM feels {times:.0e} times as much as a plain cell")  # fmt: skip
-    parts = ", ".join(f"{name} {values[-1]:.0e}" for name, values in measured.items())
+    parts = "; ".join(
+        f"{name}: {v[-1]:.0e}" if v[-1] < 1e-3 else f"{name}: {v[-1]:.2g}"
+        for name, v in measured.items()
+    )
     return fig, (
         f"The gradient of the last state with respect to the first over up to {steps[-1]} "
-        f"steps, on a logarithmic axis. At {steps[-1]} steps: {parts}. Dotted lines are "
+        f"steps, on a logarithmic axis. At {steps[-1]} steps, {parts}. Dotted lines are "
         f"predictions."
     )
 
@@ -189,10 +192,10 @@ def recall(runs, chance):
     plots.title(
         ax, f"The numbers it starts with decide: {solved} of {len(runs)} solved"
     )
-    parts = ", ".join(f"{n}: {np.mean(v[-10:]):.2g}" for n, v in runs.items())
+    parts = "; ".join(f"{n}: {np.mean(v[-10:]):.2g}" for n, v in runs.items())
     return fig, (
         f"Loss over {len(losses)} steps of recalling the first symbol, beside guessing at "
-        f"{chance:.2f}. At the end {parts}."
+        f"{chance:.2f}. At the end, {parts}."
     )
 
 

@@ -5,6 +5,8 @@ import html
 import re
 import struct
 
+from utils.course.book.text import whole
+
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 CONTROLS = "controls: "  # what plots.explore leaves where no kernel runs
 NOT_GUESSED = "no guess yet; "
@@ -56,7 +58,7 @@ def image(picture, eager=False):
 
 def figure(picture, eager=False):
     "A picture over its sentence; a screen reader hears the sentence once, as the alt."
-    says = html.escape(picture.says, quote=False)
+    says = whole(html.escape(picture.says, quote=False))
     return (
         f'<figure>{image(picture, eager)}<figcaption aria-hidden="true">{says}'
         "</figcaption></figure>"

@@ -22,6 +22,8 @@ TOKENS = re.compile(
     re.S | re.M,
 )
 CHAPTERS = re.compile(r"\b[Cc]hapters? \d\d(?:(?:, | and | to | or )\d\d\b)*")
+WHOLE = re.compile(r"\d[\d.,]*(?: %|e-\d+)")
+SHORT = 30  # characters of TeX that a line of a phone holds
 LOCAL = {"README.md": "index.html", "GLOSSARY.md": "glossary.html"}
 
 
@@ -37,7 +39,15 @@ class Formulas:
 
     def replaced(self, text, drawn):
         "`text` with every mark replaced by what `drawn(number)` gives."
-        return re.sub("\ue000(\\d+)\ue001", lambda m: drawn(int(m[1])), text)
+        short = [not block and len(tex) <= SHORT for tex, block in self.found]
+
+        def one(mark):
+            number, after = int(mark[1]), mark[2]
+            if after and short[number]:
+                return f'<span class="whole">{drawn(number)}{after}</span>'
+            return drawn(number) + after
+
+        return re.sub("\ue000(\\d+)\ue001([,.;:?!)]*)", one, text)
 
 
 def code(source, language="python"):
@@ -48,6 +58,11 @@ def code(source, language="python"):
         lexer = get_lexer_by_name("text")
     marked = highlight(source, lexer, HtmlFormatter(nowrap=True)).rstrip("\n")
     return f"<pre><code>{marked}</code></pre>"
+
+
+def whole(text):
+    "HTML in which no line ends inside `98 %` or `1e-5`."
+    return WHOLE.sub(r'<span class="whole">\g<0></span>', text)
 
 
 def inline(source):
@@ -132,7 +147,7 @@ class _Renderer(mistune.HTMLRenderer):
         self.page = page
 
     def text(self, text):
-        return CHAPTERS.sub(self._chapters, super().text(text))
+        return CHAPTERS.sub(self._chapters, whole(super().text(text)))
 
     def _chapters(self, found):
         def one(number):

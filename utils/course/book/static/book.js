@@ -75,14 +75,20 @@ for (const block of document.querySelectorAll(".code")) {
 // Which section is being read.
 const places = [...document.querySelectorAll("#sections a")]
 if (places.length) {
-  const marked = new IntersectionObserver(seen => {
-    for (const {target, isIntersecting} of seen) {
-      if (!isIntersecting) continue
-      for (const place of places) {
-        if (place.hash === `#${target.id}`) place.setAttribute("aria-current", "true")
-        else place.removeAttribute("aria-current")
-      }
+  const headings = [...document.querySelectorAll("main h2[id]")]
+  let waiting = false
+  const mark = () => {
+    waiting = false
+    const read = headings.findLast(h => h.getBoundingClientRect().top < innerHeight / 4)
+    for (const place of places) {
+      if (read && place.hash === `#${read.id}`) place.setAttribute("aria-current", "true")
+      else place.removeAttribute("aria-current")
     }
-  }, {rootMargin: "0px 0px -75% 0px"})
-  for (const heading of document.querySelectorAll("main h2[id]")) marked.observe(heading)
+  }
+  const soon = () => {  // a jump passes headings without showing them: ask where they are
+    if (!waiting) requestAnimationFrame(mark)
+    waiting = true
+  }
+  for (const event of ["scroll", "resize"]) addEventListener(event, soon, {passive: true})
+  mark()
 }
