@@ -145,6 +145,24 @@ def test_an_exercise_is_its_stub_with_hints_and_answer_folded():
     assert '<p class="verdict right"><b>✓ right</b> f</p>' in answer
 
 
+def test_a_hint_of_several_lines_keeps_its_lines_and_its_code():
+    said = text.hint("Both in *one* call:\nfor x in y:\n    f(x)")
+    assert said.startswith("<p>Both in <em>one</em> call:</p><div")
+    assert "Both" not in said.split("<pre>")[1] and "\n    " in said
+    assert text.hint("a = 1\nreturn a").startswith('<div class="code">')
+    said = text.hint("first: a, b = 1\nthen: the rest")
+    assert said == "<p>first: a, b = 1<br>then: the rest</p>"
+    assert text.hint("2 *a * b* x") == "<p>2 *a * b* x</p>"
+
+
+def test_a_box_whose_first_step_is_on_is_drawn_as_a_menu():
+    one = {"label": "causal", "kind": "check", "labels": ["no", "yes"], "start": 1}
+    lab = labs.Lab("14_faster", "x", None, None, None, [])
+    assert "checkbox" in lab._control(0, one) and " checked" in lab._control(0, one)
+    turned = lab._control(0, {**one, "labels": ["yes", "no"], "start": 0})
+    assert "checkbox" not in turned and "<option selected>yes" in turned
+
+
 def test_set_up_and_model_answers_are_folded():
     answer = v4.new_markdown_cell("Because.", id="why")
     answer.metadata["tags"] = ["solution"]
@@ -212,6 +230,8 @@ def test_a_control_knows_all_its_values_and_its_start():
     assert len(share["values"]) == 21 and share["values"][share["start"]] == 0.9
     assert share["kind"] == "slider" and share["labels"][:2] == ["0.05", "0.1"]
     assert grid.control("on", knob(True, True))["values"] == [False, True]
+    off = grid.control("on", knob(True, True), [True, False])
+    assert (off["labels"], off["start"]) == (["no", "yes"], 1)
     pairs = grid.control("size", knob([("small", 1), ("large", 9)], 9))
     assert (pairs["labels"], pairs["start"]) == (["small", "large"], 1)
 

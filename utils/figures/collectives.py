@@ -409,7 +409,8 @@ def ladder(ratios):
         ax.plot(samples, place + jitter, "o", color=colour, ms=4, alpha=0.5, mew=0)
         ax.plot([middle] * 2, [place - 0.32, place + 0.32], color=colour, lw=4)
         ax.annotate(f"{middle:.2f}", (max(samples), place), xytext=(8, 0), va="center",
-                    textcoords="offset points", color=colour, fontweight="bold")  # fmt: skip
+                    textcoords="offset points", color=colour, fontweight="bold",
+                    bbox={"fc": "white", "ec": "none", "pad": 1.5})  # fmt: skip
     ax.axvline(1, color=plots.BLACK, lw=1, ls=":")
     ax.set_yticks(range(len(ratios)), list(ratios))
     ax.set_ylim(len(ratios) - 0.5, -0.5)

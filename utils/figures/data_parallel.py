@@ -171,9 +171,10 @@ def shards(N, world, orders):
                 edgecolor=RANK[rank], hatch="////" if again else None,
             )  # fmt: skip
             ax.text(
-                place, 0.5, row, ha="center", va="center", fontsize=9,
+                place, 0.5, row, ha="center", va="center", fontsize=9, zorder=4,
                 color=RANK[rank] if again else "white",
-                bbox={"fc": "white", "ec": "none", "pad": 1} if again else None,
+                fontweight="bold" if again else None,
+                bbox={"fc": "white", "ec": "none", "pad": 3} if again else None,
             )  # fmt: skip
             if place < world:
                 ax.text(place, 1.12, f"rank {rank}", ha="center", color=RANK[rank],

@@ -104,10 +104,15 @@ def ladder(rungs):
     ax.margins(x=0.25, y=0.15)
     plots.title(ax, "Every rung: how long until something comes, how much then")
     listed = "; ".join(
-        f"{name} {1e6 * a:.2g} us, {b / GIGA:.2g} GB/s"
+        f"{name} {_two(1e6 * a)} us, {_two(b / GIGA)} GB/s"
         for name, (a, b) in rungs.items()
     )
     return fig, f"Latency and bandwidth of memory, file and wires: {listed}."
+
+
+def _two(number):
+    "Two digits, without a power of ten: 2358.0 -> '2,400'."
+    return f"{float(f'{number:.2g}'):,g}"
 
 
 def arithmetic_of(chip, bits):
@@ -181,6 +186,9 @@ def recorded_rows(points, P, beta, chip):
     ax.set(
         xscale="log", yscale="log", xlabel="rows of the batch", ylabel="microseconds"
     )
+    ticks = [t for t in (20, 50, 100, 200, 500, 1000) if t < 1.2e6 * max(*told, *seen)]
+    ax.set_yticks(ticks[1:], ticks[1:])
+    ax.minorticks_off()
     few = rows <= 256
     grown = seen[few].max() / seen[few].min()
     plots.title(ax, f"1 row or 256: {grown:.2g} times the time; then it climbs")

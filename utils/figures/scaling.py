@@ -101,9 +101,11 @@ def envelope(N_H, loss_SH, line, law, N_big, loss_big):
             f"{label}: {100 * part:+.1f} %", (N_big * 1.15, y), xytext=(6, 0),
             textcoords="offset points", va="center", color=colour,
         )  # fmt: skip
-    ax.annotate("the envelope's run", (N_big, loss_big), xytext=(-30, -30), ha="right",
-                textcoords="offset points", color=plots.RED)  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlabel="weights N", ylabel="loss")
+    ax.annotate("the envelope's run", (N_big, loss_big), xytext=(-38, -42), ha="right",
+                textcoords="offset points", color=plots.RED,
+                arrowprops={"arrowstyle": "-", "color": plots.RED, "shrinkB": 6})  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="weights N",
+           ylabel="loss, nats per character")  # fmt: skip
     ticks = np.arange(2.0, loss_SH.max() + 0.1, 0.1)
     ax.set_yticks(ticks, [f"{tick:.1f}" for tick in ticks])
     ax.minorticks_off()
@@ -233,7 +235,7 @@ def spend(doublings=7, size=10):
     ax.set(xscale="log", yscale="log", xlabel="weights N", ylabel="tokens D",
            ylim=(lD[0], lD[-1]), xlim=(lN[0], lN[-1]))  # fmt: skip
     ax.grid(False)
-    plots.title(ax, f"{C / 1e9:.3g} GFLOP, and where to")
+    plots.title(ax, f"{C / 1e9:.3g} GFLOP, every way to spend it")
     ax = axes[1]
     sizes = np.geomspace(1e3, 3e5, 60)
     ax.plot(sizes, told(law, sizes, C / (6 * sizes)), color=plots.BLUE, lw=1.6)

@@ -119,7 +119,7 @@ class Chapter:
             answer += [self._source(check.source), *self._outputs(check)]
         ladder, hints = "", self.hints.get(cell.id, ())
         for number, hint in reversed(list(enumerate(hints, 1))):
-            says = f"<p>{text.inline(hint)}</p>{ladder}"
+            says = text.hint(hint) + ladder
             ladder = fold("hint", f"Hint {number} of {len(hints)}", says)
         self.found[-1][2] += f" {cell.id}"
         return (

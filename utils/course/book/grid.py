@@ -13,6 +13,8 @@ def control(name, knob, wanted=None):
     if wanted is not None:
         said = dict(zip(map(repr, values), labels))
         values = list(wanted)
+        if isinstance(knob.value, bool):  # a box that is not ticked is step 0
+            values = sorted({*values, knob.value})
         labels = [said.get(repr(value), value) for value in values]
     if knob.value not in values:
         values, labels = [knob.value, *values], [knob.value, *labels]

@@ -141,7 +141,7 @@ class Lab:
         start, says = control["start"], html.escape(control["label"])
         if len(labels) == 1:  # nothing to choose here, and lab.js counts no step
             return f"<span>{says}: {html.escape(labels[0])}</span>"
-        if control["kind"] == "check" and len(labels) == 2:
+        if control["kind"] == "check" and labels == ["no", "yes"]:  # off is step 0
             on = " checked" * start
             return f'<label><input type="checkbox" id="{name}"{on}> {says}</label>'
         if control["kind"] == "slider":

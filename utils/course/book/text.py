@@ -4,6 +4,7 @@ Formulas are set aside before Markdown sees them, as JupyterLab does it, and wai
 (maths.py sets them all in one go). A bold word of the glossary becomes its link.
 """
 
+import ast
 import html
 import re
 
@@ -66,8 +67,27 @@ def whole(text):
 
 
 def inline(source):
-    "A line of plain text with `code` in it -> HTML."
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(source, quote=False))
+    "A line of plain text with `code` and *stress* in it -> HTML."
+    says = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(source, quote=False))
+    return re.sub(r"(?<!\S)\*([a-z]+(?: [a-z]+)*)\*(?![\w*])", r"<em>\1</em>", says)
+
+
+def hint(source):
+    "A hint -> HTML: the lines that are Python, all or all but the first, as code."
+    lines = source.split("\n")
+    for first in (0, 1):
+        if len(lines) > 1 and _is_python("\n".join(lines[first:])):
+            says = "".join(f"<p>{inline(line)}</p>" for line in lines[:first])
+            return says + f'<div class="code">{code(chr(10).join(lines[first:]))}</div>'
+    return f"<p>{'<br>'.join(map(inline, lines))}</p>"
+
+
+def _is_python(source):
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
 
 
 def slug(text):
