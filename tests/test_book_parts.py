@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import ipywidgets
@@ -95,6 +96,11 @@ def test_a_line_ends_neither_inside_a_number_nor_before_a_full_stop():
     long = text.Formulas()
     marked = long.mark("a" * (text.SHORT + 1), False) + "."
     assert long.replaced(marked, str) == "0.", "a long formula may be parted"
+
+
+def test_a_table_in_a_task_is_a_table():
+    body = page().html("> Return:\n>\n> | name | what |\n> |---|---|\n> | `x` | y |\n")
+    assert "<blockquote>" in body and "<td><code>x</code></td>" in body
 
 
 def test_links_lead_into_the_book():
@@ -255,6 +261,8 @@ def test_the_grid_is_small_and_holds_the_start():
     assert all(len(c["values"]) >= 2 for c in few) and len(few[1]["values"]) == 3
     asked = grid.control("a", knob((0, 100), 37), [0, 37])
     assert grid.spread([asked])[0]["values"] == [0, 37]
+    asked = grid.control("a", knob((0, 100), 37), [0, 50, 100])
+    assert (asked["values"], asked["start"]) == ([0, 37, 50, 100], 1), "in order"
 
 
 # ---- frames ----
@@ -319,6 +327,8 @@ def test_the_fingerprint_sees_code_and_data_and_nothing_else():
     assert one == fingerprint(holding(np.arange(3.0)))
     assert one != fingerprint(holding(np.arange(4.0)))
     assert fingerprint(lab(), 1) != fingerprint(lab(), 2)
+    with tempfile.TemporaryFile() as held:  # has a detach(), and is no tensor
+        assert fingerprint(holding(held)) == fingerprint(holding(held))
 
 
 # ---- labs on a page ----

@@ -164,9 +164,8 @@ def lab(own_flops, own_hours):
         )
 
     planner.book = {
-        "weights": ["100 thousand", "1 billion", "70 billion", "1 trillion"],
-        "tokens_per_weight": [20, 200], "chip": ["A100 80GB SXM"], "chips": [1, 8, 256],
-        "bits": [16, 4],
+        "weights": ["1 billion", "7 billion", "70 billion", "1 trillion"],
+        "tokens_per_weight": [20, 200], "chips": [8, 256], "bits": [16, 4],
     }  # fmt: skip
     return planner
 

@@ -222,7 +222,7 @@ def cuts(rates, predicted, rate, measured):
                 lw=2 if cut in colours else 1)  # fmt: skip
         ax.plot(rate / 1e3, 1e3 * measured[cut], "o", color=colour, mec="white", ms=8)
         if cut in names:
-            at, shift = (-1, (-52, 6)) if cut == max(predicted) else (0, (3, -4))
+            at, shift = (-1, (-52, 6)) if cut == max(predicted) else (0, (9, 3))
             ax.annotate(
                 names[cut], (rates[at] / 1e3, 1e3 * seconds[at]), xytext=shift,
                 textcoords="offset points", color=colour,
@@ -311,5 +311,5 @@ def alarms(rows):
     )
     return (
         fig,
-        f"Share of windows with an alarm, by certainty and by brightness. {told}.",
+        f"Share of windows with an alarm, by certainty and by brightness: {told}.",
     )

@@ -44,8 +44,8 @@ def first_look(found):
     plots.title(
         ax, f"Never shown a 3: {found['the teacher'][0]:.0f} % of them are read"
     )
-    told = "; ".join(f"learnt from {n}: {a:.0f} %" for n, (a, _, _) in found.items())
-    return fig, f"The share of the 3s read by students that never saw one. {told}."
+    told = ", ".join(f"learnt from {n} {a:.0f} %" for n, (a, _, _) in found.items())
+    return fig, f"The share of the 3s read by students that never saw one: {told}."
 
 
 # ---- few labels ----
@@ -172,7 +172,8 @@ def fading(matrices):
     )
     return fig, (
         "Accuracy (%) on each of five tasks (columns) after each task (rows); yellow is read, "
-        f"dark is forgotten. Mean of the last row: {told}."
+        "dark is forgotten or, right of the diagonal, not yet learnt. Mean of the last row: "
+        f"{told}."
     )
 
 

@@ -250,7 +250,7 @@ def _shares(spans, what, edges):
     return np.diff(total) / np.diff(edges)
 
 
-theatre.book = {"machines": [8, 1024, 16384], "checkpoint_seconds": [10, 60]}
+theatre.book = {"machines": [8, 1024, 16384], "checkpoint_seconds": [10, 60, 300]}
 
 
 # ---- a queue ----

@@ -54,7 +54,7 @@ def _per_pixel(net):
 def first_look(digits, kept):
     "{keep: (accuracy, accuracy by lot)}: who loses its weights first."
     fig, axes = plots.subplots(1, len(kept), size=(9.4, 2.9))
-    lost = kept[1.0][0] - kept[0.5][0]
+    lost = round(kept[1.0][0], 1) - round(kept[0.5][0], 1)  # as the picture says them
     for ax, (keep, (chosen, lot)) in zip(axes, kept.items()):
         net = smallest_go(keep)(copy.deepcopy(digits.nets[0]))
         ax.imshow(_per_pixel(net), cmap="cividis", vmin=0)
@@ -395,5 +395,5 @@ def lab(digits):
             "still have a weight in the first layer (yellow: the most)."
         )
 
-    draw.book = {"keep": [100, 70, 50, 35, 25, 15, 10, 5, 2]}
+    draw.book = {"keep": [2, 5, 10, 15, 20, 25, 35, 50, 70, 100]}
     return draw

@@ -211,7 +211,7 @@ def which_way(ways, coding, wires, talk_seconds, steps, P):
 
     # the steps of its controls that the book shows (utils/course/book/frames.py)
     ends = [name for name in wires if name.split()[0] not in ("PCIe", "InfiniBand")]
-    draw.book = {"link": ends, "compute_ms": [1], "parameters": [P, 10**10]}
+    draw.book = {"link": ends, "ranks": [2, 64]}
     return draw
 
 

@@ -64,7 +64,7 @@ def _feed_function(digest, function, seen):
 
 
 def _bytes(value):
-    if hasattr(value, "detach"):
+    if hasattr(value, "detach") and hasattr(value, "cpu"):  # a file has only the first
         value = value.detach().cpu().numpy()
     if hasattr(value, "tobytes"):
         return value.tobytes()

@@ -16,9 +16,12 @@ def control(name, knob, wanted=None):
         if isinstance(knob.value, bool):  # a box that is not ticked is step 0
             values = sorted({*values, knob.value})
         labels = [said.get(repr(value), value) for value in values]
+    kind = "slider" if hasattr(knob, "min") else "menu"
     if knob.value not in values:
         values, labels = [knob.value, *values], [knob.value, *labels]
-    kind = "slider" if hasattr(knob, "min") else "menu"
+        if kind == "slider":  # which has a left end and a right end
+            values, labels = zip(*sorted(zip(values, labels)))
+            values, labels = list(values), list(labels)
     return {
         "name": name,
         "label": knob.description or name,

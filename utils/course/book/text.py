@@ -103,9 +103,10 @@ class Page:
         self.chapters = {name[:2]: name for name in chapters}
         self.words = words or {}  # term in lower case -> one line
         self.headings, self.used, self.ids = [], [], set()
+        names = "table", "mistune.plugins.table.table_in_quote", "strikethrough"
         self.draw = mistune.Markdown(
-            renderer=_Renderer(self), plugins=[_plugin("table"), _plugin("strikethrough")]
-        )  # fmt: skip
+            renderer=_Renderer(self), plugins=[_plugin(name) for name in names]
+        )
 
     def html(self, source):
         "Markdown -> HTML."
