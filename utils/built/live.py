@@ -1,4 +1,4 @@
-"""What chapter 14 builds: how many bytes of tensors are alive, exactly, at every moment.
+"""The meter of chapters 12, 14 and 18: how many bytes of tensors are alive, exactly, at every moment.
 
     with Live(model.parameters()) as live:
         loss_of(model, X, y).backward()

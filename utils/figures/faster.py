@@ -34,7 +34,7 @@ def first_look(plain, one_line, four):
     )
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     left, right = ax.get_xlim()
-    ax.annotate("target: 97 %", (right, 97), xytext=(-4, 4), textcoords="offset points",
+    ax.annotate("target: 97 %", (right, 97), xytext=(-4, -12), textcoords="offset points",
                 ha="right", color=plots.GREEN)  # fmt: skip
     first, best, all_in = runs.values()
     ax.set_xlim(left, right)
@@ -182,7 +182,7 @@ def rungs(pace, peak, where, unit="MiB"):
             ax.annotate(text, (n, i), xytext=(3, 0), textcoords="offset points",
                         va="center", fontsize=9)  # fmt: skip
         ax.set(xlabel=label, xlim=(0, 1.25 * max(numbers)))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         ax.grid(axis="y", visible=False)
     left.set_yticks(range(len(names)), names)
