@@ -223,6 +223,55 @@ def test_code_is_python_with_short_lines(path):
         assert long == [], cell.id
 
 
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def awaits_within(tree):
+    """Lines with a comprehension that awaits and stands in another one.
+
+    Python 3.10 refuses it, 3.11 does not, and ruff looks at `async for` alone.
+    """
+    lines = set()
+    for outer in ast.walk(tree):
+        if isinstance(outer, COMPREHENSIONS):
+            first = outer.generators[0].iter  # is worked out before, outside
+            outside = {id(node) for node in ast.walk(first)}
+            for inner in ast.walk(outer):
+                if (
+                    inner is not outer
+                    and id(inner) not in outside
+                    and isinstance(inner, COMPREHENSIONS)
+                    and any(
+                        isinstance(node, ast.Await) or getattr(node, "is_async", 0)
+                        for node in ast.walk(inner)
+                    )
+                ):
+                    lines.add(inner.lineno)
+    return sorted(lines)
+
+
+def test_a_comprehension_that_awaits_in_another_one_is_found():
+    for bad in (
+        "{k: [await f(n) for n in N] for k in K}",
+        "[[n async for n in k] for k in K]",
+    ):
+        assert awaits_within(ast.parse(bad)) == [1], bad
+    for good in ("[await f(n) for n in N]", "[n for n in [await f(k) for k in K]]"):
+        assert awaits_within(ast.parse(good)) == [], good
+
+
+@every
+def test_no_cell_awaits_in_a_comprehension_within_another_one(path):
+    found = {cell.id: awaits_within(tree(cell)) for cell in code_cells(read(path))}
+    assert {cell_id: lines for cell_id, lines in found.items() if lines} == {}
+
+
+def test_no_module_awaits_in_a_comprehension_within_another_one():
+    files = [*author.ROOT.glob("utils/**/*.py"), *author.ROOT.glob("tests/**/*.py")]
+    found = {f.name: awaits_within(ast.parse(f.read_bytes())) for f in files}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
 def claims(cell):
     "Whether a cell fails where it does not show what it should."
     for node in ast.walk(tree(cell)):
