@@ -109,7 +109,8 @@ def lanes(stride=2, size=4, first=0):
     passes = "1 extra pass" if extra == 1 else f"{extra} extra passes"
     plots.title(low, f"In shared memory: {passes}")
     return fig, (
-        f"32 lanes, {stride} elements of {size} bytes apart from element {first} on: {many} "
+        f"32 lanes, {stride} element{'s' * (stride != 1)} of {size} byte{'s' * (size != 1)} "
+        f"apart from element {first} on: {many} "
         f"sectors travel, {100 * wanted / (32 * many):.0f} % of their bytes are wanted; the "
         f"same pattern in shared memory takes {passes}."
     )
@@ -179,7 +180,7 @@ def order(group=1, side=64, steps=128, at_once=132):
     right.grid(axis="y", visible=False)
     plots.title(right, f"{missed / 1e9:.1f} GB from memory")
     return fig, (
-        f"A product of {128 * side} by {128 * side}, groups of {group} rows of tiles (dark: "
+        f"A product of {128 * side} by {128 * side}, groups of {group} row{'s' * (group != 1)} of tiles (dark: "
         f"the first {at_once} programs): {missed / 1e9:.1f} GB come from memory, "
         f"{waiting:,.0f} µs beside {work:,.0f} µs of arithmetic."
     )
