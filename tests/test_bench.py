@@ -159,7 +159,7 @@ def test_the_page_has_a_row_for_each_and_is_written_of_whole_runs_only(
     assert [row.split("`")[1] for row in rows] == [b.name for b in FAKE]
     assert "| 0.5 | 0.4 to 0.7 | <= 0.6 | yes | a / b; a note |" in rows[0]
     assert "| >= 25 | **no** |" in rows[1] and "out of luck" in rows[2]
-    assert "Python 3." in lines[2] and "1 of " in lines[2]
+    assert "Python 3." in lines[2] and "1 of 4 bars met, 1 not run here" in lines[2]
 
 
 @pytest.mark.parametrize("word", ["nonsense", "peer"])

@@ -97,7 +97,8 @@ def page(rows, about, seconds):
     lines = [
         "# Benchmarks of one run", "",
         f"{about['machine']}, {about['date']}. One thread; CPU seconds unless a row says "
-        f"otherwise. {found.count(True)} of {len(found)} bars met, in {seconds:.0f} s.",
+        f"otherwise. {found.count(True)} of {len(found)} bars met, {found.count(None)} not "
+        f"run here, in {seconds:.0f} s.",
         "", "Made by `python3 start.py bench --write`; a row's bar stands in "
         "`utils/bench/`, beside its code. Your machine: `python3 start.py bench`.", "",
         "| benchmark | median | spread | bar | met | what |",
