@@ -21,7 +21,6 @@ import torch
 from torch import distributed as dist
 
 from tests.test_ranks import (
-    FreePort,
     add_up,
     failure,
     gone,
@@ -31,6 +30,7 @@ from tests.test_ranks import (
     path_with_course,
     posix,
 )
+from tests.two_machines import free_port
 from utils import ranks
 from utils.built.collectives import shared_folder
 from utils.files import temporary
@@ -647,13 +647,10 @@ def test_machines_may_count_restarts_differently(tmp_path):
         "from utils import ranks\nfrom torch import distributed as dist\n"
         "ranks.main(lambda rank, n: dist.barrier(), timeout=60)\n"
     )
-    environ = {**os.environ, "PYTHONPATH": path_with_course(), "WORLD_SIZE": "2"}
-    with FreePort() as port:
-        environ |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "LOCAL_RANK": "0",
-        }
+    environ = {
+        **os.environ, "PYTHONPATH": path_with_course(), "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
     both = [
         subprocess.Popen(
             [sys.executable, "script.py"], cwd=tmp_path,

@@ -68,6 +68,7 @@ def try_lock(file):
 
 # ---- whose is it, and does its owner live? ----
 
+EXITING = 4  # PF_EXITING in Linux's include/linux/sched.h
 OWNER = r"(?P<pid>\d+)-(?P<start>\d+)-(?P<place>[0-9a-f]{8})"
 PART = re.compile(r"\..+\." + OWNER + r"\.\d+\.part")
 
@@ -130,7 +131,9 @@ def born(pid):
             return None
         except OSError:
             return 0
-        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+        # Who exits closes its pipes first, and only then is a zombie.
+        ended = fields[0] in (b"Z", b"X") or int(fields[6]) & EXITING
+        return None if ended else int(fields[19])
     try:
         import psutil
     except ImportError:
