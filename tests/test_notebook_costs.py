@@ -26,7 +26,7 @@ def run(tmp_path, mb, cuda=False):
         "import sys, pytest; from tests import notebook_costs as c; c.LIMIT = 100;"
         f"c.CUDA = {cuda};"
         f"sys.exit(pytest.main([{str(file)!r}, '-q', '-p', 'no:cacheprovider',"
-        "'-p', 'tests.notebook_costs', '-c', '/dev/null']))"
+        "'-p', 'tests.notebook_costs', '-p', 'no:nbval', '-c', '/dev/null']))"
     )
     return subprocess.run(
         [sys.executable, "-c", code], cwd=author.ROOT, capture_output=True, text=True
