@@ -69,11 +69,12 @@ def said_by(started, seconds):
     return "".join(said)
 
 
-def slurm_job(folder, chapter, script, options="", **more):
-    """The chapter's Slurm file and script as they stand, on two agents of a rank each:
-    what they printed. srun starts its command once per "machine".
+def slurm_job(folder, chapter, script, options="", text=None, **more):
+    """The chapter's Slurm file as it stands, and its script or another `text` of that
+    name, on two agents of a rank each: what they printed. srun starts its command once
+    per "machine".
     """
-    (folder / script).write_text(text_of(chapter, "script", "python"))
+    (folder / script).write_text(text or text_of(chapter, "script", "python"))
     (folder / "job.sh").write_text(text_of(chapter, "slurm", "bash"))
     tools = folder / "tools"
     tools.mkdir()
