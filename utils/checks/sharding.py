@@ -15,7 +15,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from utils.built import sharding as course
-from utils.built.live import Live
+from utils.built.live import Live, stored
 from utils.exercises import Chapter, Miss, same
 from utils.exercises.rehearsed import by_rank, exact, no_luck, normal, play
 
@@ -662,6 +662,7 @@ def Zero3(answer):
         layers = nn.Sequential(
             *[answer(nn.Linear(64, 64, bias=False)) for _ in range(5)]
         )
+        lasting = stored(*layers.parameters())
         X = torch.randn(2, 64)
         with Live(X, layers.parameters()) as live:
             before = live.bytes
@@ -671,6 +672,8 @@ def Zero3(answer):
             out.sum().backward()
             both = live.peak - before - sum(p.nbytes for p in layers.parameters())
     whole = 64 * 64 * 4
+    same("five layers of 64 x 64 on rank 1 of 4 pretended ones: bytes stored", lasting,
+         5 * whole // 4, "A slice keeps the whole it was cut from: clone a rank's part.")  # fmt: skip
     case = "five layers of 64 x 64 on rank 1 of 4 pretended ones: whole layers"
     same(f"{case} alive after forward", kept // whole, 0,
          "After forward no layer is whole: autograd keeps notes, by forgetful.")  # fmt: skip
