@@ -17,7 +17,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from utils.built import sharding as course
 from utils.built.live import Live, stored
 from utils.exercises import Chapter, Miss, same
-from utils.exercises.rehearsed import by_rank, exact, no_luck, normal, play
+from utils.exercises.rehearsed import (
+    by_rank,
+    exact,
+    load_optimizers,
+    no_luck,
+    normal,
+    play,
+)  # fmt: skip
 
 chapter = Chapter("18_sharding")
 
@@ -232,6 +239,7 @@ def flat_views(answer):
 )
 def zero1_step(answer):
     "One step in which each rank moves its part of the weights."
+    load_optimizers()
 
     def train(rank, n, steps):
         model = _network()
@@ -339,6 +347,7 @@ def _live_grads(model):
 )
 def Zero2(answer):
     "Gradients that leave for their owners while backward runs."
+    load_optimizers()
 
     def backward(rank, n, times):
         model = _network()
@@ -613,6 +622,7 @@ def _layer_parts(vector, n):
 )
 def Zero3(answer):
     "A layer that is whole only while it computes."
+    load_optimizers()
 
     def run(rank, n, steps):
         model = _Wrapped(answer)

@@ -19,6 +19,14 @@ def play(case, fn, n=3, rule="", calls=None):
         return rehearse(fn, n, calls=calls)
 
 
+def load_optimizers():
+    """What torch.optim loads at its first use, loaded before ranks are rehearsed.
+
+    A rank that is stopped while it loads leaves half a module, and a right answer fails.
+    """
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)
+
+
 @contextmanager
 def told(case, rule=""):
     "Inside, what a rehearsal raises is a Miss, or says the case in which it was raised."
