@@ -24,7 +24,7 @@ from utils.exercises.rehearsed import (
     no_luck,
     normal,
     play,
-)  # fmt: skip
+)
 
 chapter = Chapter("18_sharding")
 
