@@ -11,10 +11,14 @@ import numbers
 import numpy as np
 
 
+def is_whole(value):
+    "Whether value is a whole number of Python or NumPy; True is none."
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def whole(name, value, least=1, most=math.inf):
     "value as an int: a whole number from `least` to `most`, or ValueError."
-    right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not right or not least <= value <= most:
+    if not is_whole(value) or not least <= value <= most:
         span = f" from {least} to {most}" if most < math.inf else f", at least {least}"
         span = "" if least == -math.inf else span
         raise ValueError(f"{name} is a whole number{span}, not {value!r:.60}")

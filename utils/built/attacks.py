@@ -29,15 +29,6 @@ def _pixels(x_BD, y_B, eps):
     given.number("eps", eps)
 
 
-def _climb(x_BD, steps, rate, start_BD):
-    given.whole("steps", steps)
-    given.number("rate", rate, above=0)
-    if not torch.is_tensor(start_BD) or start_BD.shape != x_BD.shape:
-        raise ValueError(
-            f"start_BD has the shape of x_BD, {tuple(x_BD.shape)}: see `noise`"
-        )
-
-
 def fgsm(net, x_BD, y_B, eps):
     "One step of size eps along the sign of the slope: -> images in 0 .. 1."
     _pixels(x_BD, y_B, eps)
@@ -51,7 +42,12 @@ def pgd(net, x_BD, y_B, eps, steps, rate, start_BD):
     from x.
     """
     _pixels(x_BD, y_B, eps)
-    _climb(x_BD, steps, rate, start_BD)
+    given.whole("steps", steps)
+    given.number("rate", rate, above=0)
+    if not torch.is_tensor(start_BD) or start_BD.shape != x_BD.shape:
+        raise ValueError(
+            f"start_BD has the shape of x_BD, {tuple(x_BD.shape)}: see `noise`"
+        )
     low_BD, high_BD = (x_BD - eps).clamp(min=0), (x_BD + eps).clamp(max=1)
     at_BD = start_BD.detach()
     for _ in range(steps):

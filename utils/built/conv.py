@@ -183,7 +183,7 @@ def batch_norm(x_NCHW, gamma_C, beta_C, running, training, momentum=0.1, eps=1e-
                 f"{name} has a number per channel, ({C},), not {tuple(value_C.shape)}"
             )
     if training:
-        n = x_NCHW.numel() // x_NCHW.shape[1]
+        n = x_NCHW.numel() // C
         if n < 2:
             raise ValueError("one value per channel has no variance: a larger batch")
         batch_C = x_NCHW.mean((0, 2, 3))

@@ -11,7 +11,6 @@ values lie in the blocks of built/paged.py. Prompts may be read in pieces beside
 writers (Agrawal and others 2024, https://arxiv.org/abs/2403.02310).
 """
 
-import numbers
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
@@ -130,10 +129,6 @@ class Request:
         return len(self.prompt) + len(self.written) - self.held
 
 
-def _whole(x):
-    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
-
-
 class Engine:
     """Continuous batching over a paged cache.
 
@@ -189,12 +184,12 @@ class Engine:
         if (
             not isinstance(prompt, (list, tuple, range))
             or not len(prompt)
-            or not all(_whole(x) and 0 <= x < V for x in prompt)
+            or not all(given.is_whole(x) and 0 <= x < V for x in prompt)
         ):
             raise ValueError(
                 f"prompt is a list of at least one token, whole numbers 0 to {V - 1}"
             )
-        if not _whole(count) or count < 1:
+        if not given.is_whole(count) or count < 1:
             raise ValueError("count is a whole number of tokens to write, at least 1")
         most = self.room
         if self.model.positions == "learned":

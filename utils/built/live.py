@@ -1,4 +1,4 @@
-"""The meter of chapters 12, 14 and 18: how many bytes of tensors are alive, exactly, at every moment.
+"""The meter of live bytes (chapters 12, 14, 18): exact, at every moment.
 
     with Live(model.parameters()) as live:
         loss_of(model, X, y).backward()

@@ -22,7 +22,8 @@ def play(case, fn, n=3, rule="", calls=None):
 def load_optimizers():
     """What torch.optim loads at its first use, loaded before ranks are rehearsed.
 
-    A rank that is stopped while it loads leaves half a module, and a right answer fails.
+    Loaded in a rank's thread it was now and then left half there, and a right answer
+    failed: "module 'sympy' has no attribute 'printing'".
     """
     torch.optim.SGD([torch.zeros(1)], lr=1.0)
 
