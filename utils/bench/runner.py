@@ -68,26 +68,29 @@ def measure(chosen, tell=lambda text: None):
     return rows
 
 
+def _told(row):
+    "-> (median, spread, what was divided by what, or why there is nothing), as texts."
+    if "error" in row:
+        return "-", "-", row["error"]
+    spread = f"{row['lowest']:.3g} .. {row['highest']:.3g}"
+    what = row["what"] + (f"; {row['note']}" if row["note"] else "")
+    return f"{row['ratio']:.3g}", spread, what
+
+
 def table(rows):
     "The rows of `measure` as text."
     head = ("benchmark", "ratio", "spread", "bar", "")
     body = []
     for row in rows:
-        if "error" in row:
-            body.append((row["name"], "-", "-", row["bar"], row["error"]))
-            continue
-        spread = f"{row['lowest']:.3g} .. {row['highest']:.3g}"
+        ratio, spread, what = _told(row)
         verdict = {True: "met", False: "MISSED", None: ""}[row["met"]]
-        body.append((row["name"], f"{row['ratio']:.3g}", spread, row["bar"], verdict))
+        end = what if "error" in row else verdict
+        body.append((row["name"], ratio, spread, row["bar"], end))
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(5)]
     text = [
         "  ".join(c.ljust(w) for c, w in zip(line, widths)) for line in [head, *body]
     ]
-    notes = [
-        f"{row['name']}: {row['what']}" + (f"; {row['note']}" if row["note"] else "")
-        for row in rows
-        if "error" not in row
-    ]
+    notes = [f"{row['name']}: {_told(row)[2]}" for row in rows if "error" not in row]
     return "\n".join([*(line.rstrip() for line in text), "", *notes])
 
 
@@ -105,13 +108,9 @@ def page(rows, about, seconds):
         "|---|---:|---:|---:|---|---|",
     ]  # fmt: skip
     for row in rows:
+        ratio, spread, what = _told(row)
         met = {True: "yes", False: "**no**", None: ""}[row["met"]]
-        if "error" in row:
-            cells = ("-", "-", row["bar"], met, row["error"])
-        else:
-            spread = f"{row['lowest']:.3g} to {row['highest']:.3g}"
-            what = row["what"] + (f"; {row['note']}" if row["note"] else "")
-            cells = (f"{row['ratio']:.3g}", spread, row["bar"], met, what)
+        cells = (ratio, spread.replace("..", "to"), row["bar"], met, what)
         told = [c.replace("|", "\\|").replace("\n", " ") for c in cells]
         lines.append(f"| `{row['name']}` | " + " | ".join(told) + " |")
     return "\n".join(lines) + "\n"

@@ -120,9 +120,10 @@ class Lab:
         where = "on the machine that made this page's numbers"
         if _start(self.drawn) != self.face.says:
             where = "in another run, whose measured numbers differ from this page's"
+        choices = [len(c["labels"]) for c in controls]
         data = {
             "folder": f"labs/{self.name}/", "files": self.drawn["files"],
-            "says": self.drawn["says"], "steps": [len(c["labels"]) for c in controls if len(c["labels"]) > 1],
+            "says": self.drawn["says"], "steps": [n for n in choices if n > 1],
         }  # fmt: skip
         packed = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
         return (
