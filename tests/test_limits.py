@@ -340,7 +340,8 @@ def test_what_waits_is_given_more_than_what_computes():
     assert said is TimeLimit and 0.5 < took < 2
 
 
-def test_nothing_is_stopped_inside_an_import(tmp_path, monkeypatch, call):
+@pytest.mark.parametrize("where", [lambda function: function(), in_thread])
+def test_nothing_is_stopped_inside_an_import(tmp_path, monkeypatch, call, where):
     (tmp_path / "slow_to_import.py").write_text(
         "import time\nend = time.process_time() + 0.5\n"
         "while time.process_time() < end:\n    pass\nwhole = True\n"
@@ -354,7 +355,7 @@ def test_nothing_is_stopped_inside_an_import(tmp_path, monkeypatch, call):
         return slow_to_import.whole
 
     try:
-        assert call(limited, 0.2, answer)[0] is True
+        assert call(limited, 0.2, where, answer)[0] is True
     finally:
         sys.modules.pop("slow_to_import", None)
 

@@ -17,8 +17,9 @@ class time_limit:
 
     What counts is this process's CPU time, so that a busy machine does not make an answer
     slow; what waits for something is ended after `patience` times as many seconds of the
-    wall's clock. Nothing is stopped inside an import, which would leave half a module
-    behind; while one runs the clock stands still.
+    wall's clock. Nothing is stopped inside an import, here or in a thread that the block
+    has started: that would leave half a module behind. While one runs the clock stands
+    still.
 
     Where there are timer signals (main thread, not Windows) they also end a sleep or a
     wait; elsewhere a watching thread raises at the next Python instruction. Both repeat,
@@ -39,6 +40,7 @@ class time_limit:
         self.block = sys._getframe(1)
         while self.block.f_code.co_filename == contextlib.__file__:  # an ExitStack
             self.block = self.block.f_back
+        self.threads = set(sys._current_frames())  # that are not the block's
         self.began, self.cpu_began = time.monotonic(), time.process_time()
         self.allowed, self.latest = self.seconds, self.patience * self.seconds
         if self.by_signal:
@@ -73,7 +75,7 @@ class time_limit:
         "Whether the block has had its time; it gets more while it imports something."
         self.cpu = time.process_time() - self.cpu_began
         self.wall = time.monotonic() - self.began
-        if any(f.f_code.co_filename.startswith("<frozen importlib") for f in inside):
+        if any(map(_imports, [*inside, *self._elsewhere()])):
             self.allowed = max(self.allowed, self.cpu + self.seconds / 2)
             self.latest = max(self.latest, self.wall + self.seconds / 2)
         return self.cpu >= self.allowed or self.wall >= self.latest
@@ -98,6 +100,13 @@ class time_limit:
                 raise_in(self.thread, TimeLimit)
             wait = self.again
 
+    def _elsewhere(self):
+        "The frames of the threads that the block has started."
+        for thread, frame in sys._current_frames().items():
+            while frame is not None and thread not in self.threads:
+                yield frame
+                frame = frame.f_back
+
     def _inside(self, frame):
         "The frames that the block has called; None at its ends and outside of it."
         frames = []
@@ -107,6 +116,10 @@ class time_limit:
             frames.append(frame)
             frame = frame.f_back
         return None if frame is None else frames
+
+
+def _imports(frame):
+    return frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 _ENDS = time_limit.__enter__.__code__, time_limit.__exit__.__code__

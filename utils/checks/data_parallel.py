@@ -13,7 +13,7 @@ from torch.utils.data import DistributedSampler
 
 from utils.built import data_parallel as course
 from utils.exercises import Chapter, Miss, same
-from utils.exercises.rehearsed import by_rank, exact, load_optimizers, normal, play
+from utils.exercises.rehearsed import by_rank, exact, normal, play
 
 chapter = Chapter("17_data_parallel")
 
@@ -323,7 +323,6 @@ def _batch(step, N):
 
 def _linear_step(answer, sizes, steps=1, momentum=0.0):
     "What each rank has after steps of `answer` on shards of these sizes."
-    load_optimizers()
 
     def fn(rank, n):
         model, rows, trains = _filled(nn.Linear(3, 4), seed=3), [0], []
@@ -714,7 +713,6 @@ def _branch_slope(seed, order):
 )
 def accumulate(answer):
     "One step from several micro-batches, with one exchange."
-    load_optimizers()
 
     def fn(parts, steps=1):
         def play(rank, n):

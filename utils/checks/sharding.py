@@ -20,7 +20,6 @@ from utils.exercises import Chapter, Miss, same
 from utils.exercises.rehearsed import (
     by_rank,
     exact,
-    load_optimizers,
     no_luck,
     normal,
     play,
@@ -239,7 +238,6 @@ def flat_views(answer):
 )
 def zero1_step(answer):
     "One step in which each rank moves its part of the weights."
-    load_optimizers()
 
     def train(rank, n, steps):
         model = _network()
@@ -347,7 +345,6 @@ def _live_grads(model):
 )
 def Zero2(answer):
     "Gradients that leave for their owners while backward runs."
-    load_optimizers()
 
     def backward(rank, n, times):
         model = _network()
@@ -622,7 +619,6 @@ def _layer_parts(vector, n):
 )
 def Zero3(answer):
     "A layer that is whole only while it computes."
-    load_optimizers()
 
     def run(rank, n, steps):
         model = _Wrapped(answer)

@@ -15,7 +15,7 @@ from torch import nn
 from utils.built import thin as course
 from utils.check import as_array
 from utils.exercises import Chapter, Miss, same
-from utils.exercises.rehearsed import load_optimizers, normal, told
+from utils.exercises.rehearsed import normal, told
 from utils.practice import Rehearsal
 
 chapter = Chapter("20_thin_wires")
@@ -503,7 +503,6 @@ def local_round(answer):
 
         return fn
 
-    load_optimizers()
     for name, counts in (
         ("SGD", [1, 1, 1]), ("SGD", [3, 3]), ("SGD with momentum", [4, 4, 4]),
         ("Adam", [2, 2]), ("Adam", [3, 1, 2]),

@@ -19,15 +19,6 @@ def play(case, fn, n=3, rule="", calls=None):
         return rehearse(fn, n, calls=calls)
 
 
-def load_optimizers():
-    """What torch.optim loads at its first use, loaded before ranks are rehearsed.
-
-    Loaded in a rank's thread it was now and then left half there, and a right answer
-    failed: "module 'sympy' has no attribute 'printing'".
-    """
-    torch.optim.SGD([torch.zeros(1)], lr=1.0)
-
-
 @contextmanager
 def told(case, rule=""):
     "Inside, what a rehearsal raises is a Miss, or says the case in which it was raised."
