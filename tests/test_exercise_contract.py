@@ -133,13 +133,13 @@ def test_a_slow_slip_is_passed_over_and_how_each_fails_is_kept():
 
     def slow(x_N):
         calls.append("slow")
-        time.sleep(3)
+        time.sleep(30)
         return x_N + 9
 
     exercise.slips.insert(0, slips.Slip(slow, "Nobody waits for this."))
     began = time.perf_counter()
     report = exercise.judge(lambda x: x + 9)[1]
-    assert report.startswith("Two of each.") and time.perf_counter() - began < 2.5
+    assert report.startswith("Two of each.") and time.perf_counter() - began < 15
     assert exercise.judge(lambda x: x**2)[1].startswith("You squared")
     assert exercise.judge(lambda x: x**2)[1].startswith("You squared")
     assert calls == ["slow"]
