@@ -804,6 +804,8 @@ DISTILLED = [
     (lambda: distill.soften([1.0], 1), "logits is a tensor, not list"),
     (lambda: distill.kd_loss(X_t, X_t[:, :2], y_t), "student and teacher are (N, C)"),
     (lambda: distill.kd_loss(X_t, X_t, y_t, share=2), "share is a share, from 0 to 1"),
+    (lambda: distill.kd_loss(X_t, X_t, y_t.float()), "y_N holds whole numbers"),
+    (lambda: distill.kd_loss(X_t, X_t, y_t + 7), "y_N holds classes from 0 to 2, not"),
     (lambda: distill.out_of_fold(len, X_t, y_t, 1), "folds is a whole number from 2"),
     (lambda: distill.out_of_fold(1, X_t, y_t, 2), "learn is a function"),
     (lambda: distill.kappa(y_t, y_t[:2]), "two labels for each row, not 4 and 2"),
@@ -822,6 +824,10 @@ DISTILLED = [
     (lambda: lora.LoRA(torch.nn.Linear(3, 2), 3, 1), "r is a whole number from 1 to 2"),
     (lambda: continual.forgetting(X_t), "a square of at least two tasks, not (4, 3)"),
     (lambda: continual.fisher(torch.nn.Linear(3, 2), X_t, y_t[:2]), "4 rows, 2 labels"),
+    (
+        lambda: continual.fisher(torch.nn.Linear(3, 2), X_t, y_t + 7),
+        "y_N holds classes from 0 to 1, not",
+    ),
     (lambda: continual.Replay(0), "limit is a whole number, at least 1, not 0"),
     (
         lambda: distill.out_of_fold(max, X_t, y_t[:3], 2),
@@ -1203,6 +1209,15 @@ ATTENTION = [
     (lambda: attention.split_heads(QKV[0], 3), "4 features do not part into 3 heads"),
     (lambda: attention.repeat_heads(QKV, 3), "2 heads that are read do not divide 3"),
     (lambda: attention.rotate(QKV[..., :3], torch.arange(3)), "D is even, not 3"),
+    (lambda: attention.rotate(QKV, [0, 1, 2]), "positions is a tensor, not list"),
+    (
+        lambda: attention.rotate(QKV, torch.arange(2)),
+        "a position for each of T vectors",
+    ),
+    (
+        lambda: attention.rotate(QKV, torch.arange(3), 0),
+        "base is a number above 0, not 0",
+    ),
     (
         lambda: attention.repeat_heads(X_t, 2),
         "k_BGSD has the shape (B, G, S, D), not (4, 3)",
@@ -1314,6 +1329,8 @@ TILE = [
     (lambda: gpu_kernels.add_kernel[(1,)](y, y), "missing a required argument: 'out_ptr'"),
     (lambda: Descriptor.from_tensor(torch.zeros(3), [16]), "a tensor with two axes"),
     (lambda: borrow("no such file.py"), "No such file"),
+    (lambda: warps.sectors([math.nan]), "place is a whole number, at least 0, not nan"),
+    (lambda: warps.bank_conflicts([1.5]), "word is a whole number, at least 0, not 1.5"),
     (lambda: warps.sectors([1], 0), "size is a whole number, at least 1, not 0"),
     (lambda: warps.occupancy(0, 32, 0), "warps is a whole number, at least 1, not 0"),
     (lambda: warps.occupancy(4, 0, 0), "registers is a whole number, at least 1, not 0"),

@@ -77,6 +77,18 @@ def tensors(**named):
     return list(named.values()) if len(named) > 1 else next(iter(named.values()))
 
 
+def labels(name, value, rows, classes):
+    "value, if it has a class for each of so many rows, 0 to classes - 1; or an error."
+    if len(tensor(name, value)) != rows:
+        raise ValueError(f"a label for each row, not {rows} rows, {len(value)} labels")
+    if value.is_floating_point() or value.is_complex():
+        raise TypeError(f"{name} holds whole numbers, one a row, not {value.dtype}")
+    if rows and not 0 <= value.min() <= value.max() < classes:
+        span = f"{value.min()} to {value.max()}"
+        raise ValueError(f"{name} holds classes from 0 to {classes - 1}, not {span}")
+    return value
+
+
 def _has_axes(name, value, axes):
     if value.ndim != len(axes):
         one = f"({', '.join(axes)}{',' * (len(axes) == 1)})"

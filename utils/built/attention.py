@@ -147,6 +147,8 @@ def turns(positions, D, base=10_000.0):
     """
     if given.whole("D", D, 2) % 2:
         raise ValueError(f"rotary positions turn pairs: D is even, not {D}")
+    given.tensor("positions", positions)
+    given.number("base", base, above=0)
     pair = torch.arange(D // 2, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() / base ** (2 * pair / D)
     angles = angles[:, None] if angles.ndim == 3 else angles
@@ -164,4 +166,8 @@ def rotate(x_BHTD, positions, base=10_000.0):
 
     After it q . k depends on the two vectors and on the distance of their positions.
     """
-    return turn(x_BHTD, *turns(positions, x_BHTD.shape[-1], base))
+    cos, sin = turns(positions, x_BHTD.shape[-1], base)
+    if cos.shape[-2] != x_BHTD.shape[-2]:
+        shapes = f"{tuple(x_BHTD.shape)} and {tuple(positions.shape)}"
+        raise ValueError(f"a position for each of T vectors: {shapes} do not fit")
+    return turn(x_BHTD, cos, sin)

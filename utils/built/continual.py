@@ -27,10 +27,7 @@ def forgetting(accuracy_TT):
 
 def fisher(net, X_ND, y_N):
     "{parameter's name: mean over the rows of its squared gradient}, row by row."
-    if len(X_ND) != len(y_N):
-        raise ValueError(
-            f"a label for each row, not {len(X_ND)} rows, {len(y_N)} labels"
-        )
+    given.labels("y_N", y_N, len(X_ND), net(X_ND[:1]).shape[-1])
     weights = {name: p.detach() for name, p in net.named_parameters()}
 
     def loss(weights, x_D, y):

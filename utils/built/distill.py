@@ -98,6 +98,7 @@ def kd_loss(student_NC, teacher_NC, y_N, T=1.0, share=1.0):
         raise ValueError(
             f"student and teacher are (N, C), labels (N,): these are {shapes}"
         )
+    given.labels("y_N", y_N, *student_NC.shape)
     if given.number("share", share) > 1:
         raise ValueError(f"share is a share, from 0 to 1, not {share!r:.60}")
     p_NC = soften(teacher_NC.detach(), T)

@@ -17,14 +17,16 @@ MOST_REGISTERS = 255  # of one thread
 def sectors(places, size=4):
     "32-byte sectors that a warp touches: places of its elements, `size` bytes each."
     size = given.whole("size", size)
-    return len({int(place) * size // 32 for place in places})
+    places = [given.whole("place", place, 0) for place in places]
+    return len({place * size // 32 for place in places})
 
 
 def bank_conflicts(words):
     "Extra passes of a warp through shared memory: words of 4 bytes, one a lane."
     banks = {}
     for word in words:
-        banks.setdefault(int(word) % 32, set()).add(int(word))
+        word = given.whole("word", word, 0)
+        banks.setdefault(word % 32, set()).add(word)
     return max((len(found) for found in banks.values()), default=1) - 1
 
 
