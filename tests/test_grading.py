@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from importlib.util import find_spec
@@ -12,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from utils.course import author, grading, judge, judge_fence, judge_process, notebooks
+from utils.course import (
+    author,
+    grading,
+    judge,
+    judge_fence,
+    judge_loaded,
+    judge_process,
+    notebooks,
+)  # fmt: skip
 from utils.exercises.exercise import Chapter, NotRight
 
 SOLUTIONS = author.named([])
@@ -436,9 +445,22 @@ EX = "from utils.checks import descent as ex\n"  # silent beside an answer
 NOUGHT = "def mse(*_):\n    return 0"
 
 
-def ask(*sources, **options):
-    cells = [("answer", "mse", source) for source in sources]
-    return judge.ask("01_descent", "mse", cells, **options)
+@pytest.fixture(scope="module")
+def loaded():
+    "A process with chapter 01's check; None where answers get fresh ones."
+    with judge.ready(Chapter("01_descent")) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def ask(loaded):
+    "ask(source, ...) -> the verdict on cells of an answer to mse."
+
+    def ask(*sources, **options):
+        cells = [("answer", "mse", source) for source in sources]
+        return judge.ask("01_descent", "mse", cells, **{"loaded": loaded, **options})
+
+    return ask
 
 
 @pytest.mark.parametrize(
@@ -457,14 +479,55 @@ def ask(*sources, **options):
         ("import ctypes\ndef mse(*_):\n    ctypes.string_at(0)", "ended", "ended with"),
     ],
 )
-def test_what_an_answer_gets(source, word, says):
+def test_what_an_answer_gets(source, word, says, ask):
     verdict = ask(source)
     assert (verdict.word, says in verdict.report) == (word, True), verdict
 
 
-def test_an_answer_that_never_gives_the_word_back_is_ended():
-    verdict = ask("import signal\nwhile True:\n    signal.pause()", seconds=3)
+PAUSE = "import signal\nopen('begun', 'w')\nwhile True:\n    signal.pause()"
+
+
+def test_an_answer_that_never_gives_the_word_back_is_ended(ask):
+    verdict = ask(PAUSE, seconds=3)
     assert verdict.word == "ended" and "still running after 3 s" in verdict.report
+    assert ask(MSE).word == "right"
+
+
+def test_a_process_that_loads_everything_anew_tells_the_same(ask):
+    assert ask(MSE, loaded=None).word == "right"
+    assert "expected" in ask(NOUGHT, loaded=None).report
+    assert "with code 3" in ask("import os\nos._exit(3)", loaded=None).report
+    report = ask(PAUSE, seconds=3, loaded=None).report
+    assert "still running after 3 s" in report
+
+
+apart = pytest.mark.skipif(not judge_loaded.possible(), reason="none divides here")
+
+
+@apart
+def test_a_loaded_process_that_was_killed_is_started_anew(ask, loaded):
+    assert ask(MSE).word == "right"
+    loaded.process.kill()
+    loaded.process.wait()
+    assert ask(MSE).word == "right"
+    killer = threading.Timer(2, loaded.process.kill)
+    killer.start()
+    assert ask(PAUSE).word == "ended", "its process ends with the one it is a copy of"
+    killer.join()
+    assert ask(MSE).word == "right"
+
+
+@apart
+def test_an_answer_changes_nothing_for_the_next_one(ask, loaded):
+    spoil = f"""
+import numpy, pathlib
+numpy.pi = 3
+for file in pathlib.Path({str(loaded.place)!r}).rglob("*.py"):
+    file.write_text("raise SystemExit")
+"""
+    assert "PermissionError" in ask(spoil, NOUGHT).report
+    report = ask("import numpy\nraise ValueError(numpy.pi)", NOUGHT).report
+    assert "ValueError: 3.14" in report
 
 
 CHEATS = {
@@ -512,14 +575,14 @@ os.write = lambda number, text, write=os.write: write(number, text.replace(b"wro
 
 
 @pytest.mark.parametrize("cheat", CHEATS)
-def test_a_cheat_gives_nothing(cheat):
+def test_a_cheat_gives_nothing(cheat, ask):
     source = CHEATS[cheat]
     if not source.endswith("raise SystemExit"):
         source += "\n" + NOUGHT
     assert ask(source).word in ("wrong", "tampered", "not yet", "ended")
 
 
-def test_a_right_answer_beside_a_cheat_that_reaches_nothing_is_right():
+def test_a_right_answer_beside_a_cheat_that_reaches_nothing_is_right(ask):
     assert ask(CHEATS["judge"], CHEATS["same"], MSE).word == "right"
 
 
@@ -527,7 +590,7 @@ fenced = pytest.mark.skipif(not judge_fence.version(), reason="no Landlock here"
 
 
 @fenced
-def test_an_answer_writes_into_its_own_folder_only(tmp_path):
+def test_an_answer_writes_into_its_own_folder_only(tmp_path, ask):
     book = tmp_path / "gradebook.db"
     book.write_text("mine")
     tries = f"""
@@ -553,7 +616,7 @@ for deed in (
 
 
 @pytest.mark.skipif(judge_fence.version() < 6, reason="this Landlock lets signals out")
-def test_an_answer_cannot_end_who_judges_it():
+def test_an_answer_cannot_end_who_judges_it(ask):
     source = "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)\n"
     assert "PermissionError" in ask(source).report
 
@@ -579,7 +642,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux knows whose it
 
 
 @pytest.mark.parametrize("apart", [False, pytest.param(True, marks=linux)])
-def test_what_an_answer_starts_ends_with_it(apart):
+def test_what_an_answer_starts_ends_with_it(apart, ask):
     source = f"""{SLEEPER}
 child = subprocess.Popen(sleep, start_new_session={apart})
 {MSE}
@@ -609,25 +672,32 @@ def children_of(pid):
 
 
 @linux
-def test_an_answer_ends_when_its_judge_is_killed():
-    source = "import signal\nopen('begun', 'w')\nwhile True:\n    signal.pause()"
+@pytest.mark.parametrize(
+    "ready", ["judge.ready(Chapter('01_descent'))", "nullcontext()"]
+)
+def test_an_answer_ends_when_its_judge_is_killed(ready):
     grade = f"""
+from contextlib import nullcontext
 from utils.course import judge
-judge.ask("01_descent", "mse", [("answer", "mse", {source!r})])
+from utils.exercises import Chapter
+with {ready} as loaded:
+    judge.ask("01_descent", "mse", [("answer", "mse", {PAUSE!r})], loaded=loaded)
 """
     judging = subprocess.Popen([sys.executable, "-c", grade], cwd=author.ROOT)
-    until, answer = time.monotonic() + 60, None
-    while answer is None and time.monotonic() < until:
-        for pid in children_of(judging.pid):
-            with suppress(OSError):
-                answer = pid if Path(f"/proc/{pid}/cwd/begun").exists() else None
+    until, answers = time.monotonic() + 60, []
+    while not answers and time.monotonic() < until:
+        with suppress(OSError):
+            below = [*children_of(judging.pid)]
+            below += [pid for child in below for pid in children_of(child)]
+            begun = [Path(f"/proc/{pid}/cwd/begun").exists() for pid in below]
+            answers = below if any(begun) else []
         time.sleep(0.1)
     judging.kill()
     judging.wait()
-    assert answer and gone(answer)
+    assert answers and all(map(gone, answers))
 
 
-def test_an_answer_learns_nothing_of_who_grades(monkeypatch):
+def test_an_answer_learns_nothing_of_who_grades(monkeypatch, ask):
     monkeypatch.setenv("GRADEBOOK", "secret-path")
     monkeypatch.setenv("PYTHONPATH", "secret-path")
     report = ask(
@@ -637,11 +707,13 @@ def test_an_answer_learns_nothing_of_who_grades(monkeypatch):
     assert str(Path.home()) + "'" not in report
 
 
-def test_a_course_that_cannot_judge_says_so(monkeypatch):
+def test_a_course_that_cannot_judge_says_so(loaded):
     with pytest.raises(judge.JudgeError, match="before it began"):
         judge.ask("01_descent", "no_such_exercise", [])
     with pytest.raises(judge.JudgeError, match="before it began"):
         judge.ask("77_nothing", "mse", [])
+    with pytest.raises(judge.JudgeError, match=r"(?s)before it began.*no_such"):
+        judge.ask("01_descent", "no_such_exercise", [], loaded=loaded)
 
 
 def test_one_submission_with_all_kinds_of_answers(monkeypatch):

@@ -1,25 +1,26 @@
 """Marks from outside: every answer of a submission is judged in a process of its own.
 
 The notebook that was handed in is not run. Its answers' cells are taken out of it; each
-answer is run in a fresh process (judge_process.py) on top of the course's own set-up
+answer is run in a process of its own (judge_process.py) on top of the course's own set-up
 cells and the answers before it, and judged there by the course's own check. A process
 gets a copy of utils/ and an empty folder, and learns neither a path nor the environment
-of whoever grades.
+of whoever grades. It is a copy of one that has loaded the course, where that can be done
+safely (judge_loaded.py), and else a fresh one.
 """
 
 import compileall
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.course import judge_loaded
 from utils.course.judge_orphans import adopted
 from utils.exercises.exercise import Chapter
 from utils.files import ROOT
@@ -159,18 +160,20 @@ def judge(cells, slug, tell=lambda name, verdict: None):
         raise JudgeError(f"the course has no chapter {slug!r}") from None
     brought, verdicts = handed_in(cells, names), {}
     compileall.compile_dir(ROOT / "utils", quiet=2)  # what an import would do each time
-    for name in names:
-        verdicts[name] = _judged(chapter, name, brought, verdicts)
-        tell(name, verdicts[name])
+    with ready(chapter) as loaded:
+        for name in names:
+            verdicts[name] = _judged(chapter, name, brought, verdicts, loaded)
+            tell(name, verdicts[name])
     return verdicts
 
 
-def _judged(chapter, name, brought, verdicts):
+def _judged(chapter, name, brought, verdicts, loaded):
     steps = program(chapter, name, brought, verdicts)
     alone = program(chapter, name, brought, {})
-    verdict = ask(chapter.name, name, steps)
+    verdict = ask(chapter.name, name, steps, loaded=loaded)
     if verdict.word in ("no set-up", "ended") and steps != alone:
-        verdict = ask(chapter.name, name, alone)  # an earlier answer's fault?
+        # an earlier answer's fault?
+        verdict = ask(chapter.name, name, alone, loaded=loaded)
     if verdict.word == "no set-up":
         raise JudgeError(f"{chapter.name}, {name}: {verdict.report}")
     return verdict
@@ -201,19 +204,28 @@ def program(chapter, name, brought, verdicts):
 # ---- a process ----
 
 
-def ask(slug, name, cells, seconds=SECONDS):
+def ready(chapter):
+    "`with ready(chapter) as loaded:` what ask() needs to judge many answers quickly."
+    if not judge_loaded.possible():
+        return nullcontext()
+    return judge_loaded.Loaded(chapter.name, _libraries(chapter), _environment)
+
+
+def _libraries(chapter):
+    "What a chapter's cells load sooner or later and is not the course's own."
+    torch = any("torch" in source for source, _ in chapter.cells.values())
+    return ["matplotlib.pyplot", *["torch._dynamo"] * torch]  # the latter by optimizers
+
+
+def ask(slug, name, cells, seconds=SECONDS, loaded=None):
     "The verdict of a process of its own on these cells: -> Verdict."
     key = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as desk:
         desk = Path(os.path.realpath(desk))
-        shutil.copytree(ROOT / "utils", desk / "course" / "utils")
         (desk / "work").mkdir()
-        job = {
-            "key": key, "course": str(desk / "course"),
-            "chapter": slug, "name": name, "cells": cells,
-        }  # fmt: skip
-        with adopted():
-            ending, said, errors = _run(job, desk, seconds)
+        job = {"key": key, "chapter": slug, "name": name, "cells": cells}
+        run = _run if loaded is None else loaded.run
+        ending, said, errors = run(job, desk, seconds)
     if not said.startswith("ready\n"):
         raise JudgeError(f"{slug}, {name}: {ending}, before it began. {errors}")
     said = said.partition(f"{key}\n")[2]
@@ -223,12 +235,11 @@ def ask(slug, name, cells, seconds=SECONDS):
 
 
 def _run(job, desk, seconds):
-    """Start a process, wait, end whatever it has started.
-
-    -> how it ended, what it said, its errors before it was ready.
-    """
+    "What Loaded.run does, in a process that loads everything anew."
+    shutil.copytree(ROOT / "utils", desk / "course" / "utils")
+    job |= {"course": str(desk / "course")}
     new = tempfile.TemporaryFile
-    with new() as told, new() as reply, new() as errors:
+    with adopted(), new() as told, new() as reply, new() as errors:
         told.write(json.dumps(job).encode())
         told.seek(0)
         process = subprocess.Popen(
@@ -242,21 +253,8 @@ def _run(job, desk, seconds):
         except subprocess.TimeoutExpired:
             ending = f"its process was still running after {seconds} s and was ended"
         finally:
-            _end(process)
-        texts = []
-        for file in (reply, errors):
-            file.seek(0)
-            texts.append(file.read(100_000).decode("utf-8", "replace"))
-        return ending, *texts
-
-
-def _end(process):
-    "End a process and those that it started."
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
+            judge_loaded.end(process)
+        return ending, *map(judge_loaded.read, (reply, errors))
 
 
 def _environment(desk):

@@ -84,12 +84,16 @@ def _voice(key, out):
     return say
 
 
-def _exercise(chapter, name):
-    "The exercise, with its slips."
+def load(chapter):
+    "Load the check of a chapter such as 01_descent, and its slips."
     for wing in ("checks", "slips"):
         module = f"utils.{wing}.{chapter[3:]}"
         if find_spec(module) is not None:
             importlib.import_module(module)
+
+
+def _exercise(chapter, name):
+    load(chapter)
     return getattr(sys.modules[f"utils.checks.{chapter[3:]}"], name)
 
 
