@@ -338,6 +338,13 @@ def test_after_a_reload_a_lab_moves_on(page):
             "([old]) => document.querySelector('.course-again img').alt !== old",
             arg=[before],
         )
+        page.set_viewport_size({"width": 900, "height": 900})
+        outside = (
+            "node => node.querySelector('img').getBoundingClientRect().right - "
+            "node.getBoundingClientRect().right"
+        )
+        assert cell.evaluate(outside) <= 0, "the picture is cut at the window's edge"
+        page.set_viewport_size({"width": 1180, "height": 900})
     page.evaluate(SELECT, "predict-check")
     page.locator(
         "[data-cell=predict-check] .course-panel button:visible"

@@ -224,7 +224,8 @@ def _below_the_panel(knobs, fig, says):
 def _face(drawn, says):
     "A picture and its sentence as HTML."
     alt, png64 = html.escape(says), drawn["data"]["image/png"]
-    image = f'<img alt="{alt}" src="data:image/png;base64,{png64}">'
+    fits = 'style="max-width:100%"'  # as JupyterLab has it for a picture in an output
+    image = f'<img alt="{alt}" {fits} src="data:image/png;base64,{png64}">'
     return f'<div class="course-again">{image}<p><em>{alt}</em></p></div>'
 
 
