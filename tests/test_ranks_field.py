@@ -69,6 +69,19 @@ def script(code, **environ):
     )  # fmt: skip
 
 
+# ---- what the notebook has loaded ----
+
+
+def test_what_the_notebook_has_loaded_is_loaded_once_for_all_ranks():
+    program = (
+        "import sys\nfrom utils import ranks\n{}\n"
+        "print(ranks.run(lambda r, n: 'torch._dynamo' in sys.modules, 2))"
+    )
+    for line, found in ("import torch._dynamo", "[True, True]"), ("", "[False, False]"):
+        process = script(program.format(line))
+        assert process.communicate(timeout=120)[0].strip() == found
+
+
 # ---- a temporary folder that C++ cannot name ----
 
 MEET = (

@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 
 from utils.files import ROOT
+from utils.ranks import worker
 
 PATIENCE = 120  # seconds for the server to import torch on a slow disk
 
@@ -156,6 +157,8 @@ class Forked:
             self._begin(folder, n)
 
     def _begin(self, folder, n):
+        if loaded := [name for name in worker.LATER if name in sys.modules]:
+            self.server.order("import", names=loaded)  # once for all ranks, not in each
         details = {"folder": str(folder), "n": n, "environ": dict(os.environ)}
         self.server.order("start", call=self.call, **details)
         until = time.monotonic() + PATIENCE

@@ -88,8 +88,8 @@ class _Server:
         elif order == "end":
             self.end()
             _say(self.events, call=details["call"], ended=True)
-        elif order == "import":
-            for name in details["names"]:
+        elif order == "import" and (new := set(details["names"]) - set(sys.modules)):
+            for name in new:
                 with suppress(Exception):
                     import_module(name)
             _freeze()
