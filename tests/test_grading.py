@@ -21,7 +21,7 @@ from utils.course import (
     judge_loaded,
     judge_process,
     notebooks,
-)  # fmt: skip
+)
 from utils.exercises.exercise import Chapter, NotRight
 
 SOLUTIONS = author.named([])

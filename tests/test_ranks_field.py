@@ -249,9 +249,8 @@ def test_a_kernel_killed_while_its_server_starts_leaves_nothing(after, tmp_path)
         TMPDIR=str(tmp_path), SECRET="a very secret word",
     )  # fmt: skip
     assert process.stdout.readline() == "go\n"
-    until = (
-        time.monotonic() + 30
-    )  # a folder: Python tries TMPDIR with a file of its own
+    until = time.monotonic() + 30
+    # a folder: Python tries TMPDIR with a file of its own
     while not any(map(Path.is_dir, tmp_path.iterdir())) and time.monotonic() < until:
         time.sleep(0.001)
     time.sleep(after)

@@ -93,11 +93,9 @@ def kd_loss(student_NC, teacher_NC, y_N, T=1.0, share=1.0):
 
     Means over the rows; no gradient goes into the teacher. ValueError where shapes differ.
     """
-    if student_NC.shape != teacher_NC.shape or len(y_N) != len(student_NC):
-        shapes = f"{tuple(student_NC.shape)}, {tuple(teacher_NC.shape)}, {len(y_N)}"
-        raise ValueError(
-            f"student and teacher are (N, C), labels (N,): these are {shapes}"
-        )
+    if student_NC.shape != teacher_NC.shape or student_NC.ndim != 2:
+        shapes = f"{tuple(student_NC.shape)} and {tuple(teacher_NC.shape)}"
+        raise ValueError(f"student and teacher are both (N, C): these are {shapes}")
     given.labels("y_N", y_N, *student_NC.shape)
     if given.number("share", share) > 1:
         raise ValueError(f"share is a share, from 0 to 1, not {share!r:.60}")
