@@ -95,7 +95,7 @@ def kd_loss(student_NC, teacher_NC, y_N, T=1.0, share=1.0):
     """
     if student_NC.shape != teacher_NC.shape or student_NC.ndim != 2:
         shapes = f"{tuple(student_NC.shape)} and {tuple(teacher_NC.shape)}"
-        raise ValueError(f"student and teacher are both (N, C): these are {shapes}")
+        raise ValueError(f"student and teacher are (N, C), both: these are {shapes}")
     given.labels("y_N", y_N, *student_NC.shape)
     if given.number("share", share) > 1:
         raise ValueError(f"share is a share, from 0 to 1, not {share!r:.60}")
