@@ -5,9 +5,9 @@ solutions  nbval: every stored output of every solution is compared
 chapters   nbval-lax: every cell of every chapter runs as a reader gets it
 NN ...     what these chapters need: their checks and slips, modules, two notebooks each
 
-Three notebooks or files of unit tests run at a time on two cores and more, for a fifth of
-their time they wait (for ranks, servers, a clock); with one core, one at a time. Each
-file's tests run in order in one process. Every stage says what took longest.
+Notebooks are run two at a time (three gain nothing on two cores), files of unit tests three
+at a time, for a third of them wait (for ranks, servers, a browser); with one core, one at a
+time. Each file's tests run in order in one process. Every stage says what took longest.
 """
 
 import os
@@ -22,7 +22,7 @@ from pathlib import Path
 from utils.course import author, running
 
 ROOT = author.ROOT
-AT_A_TIME = 3 if (os.cpu_count() or 1) > 1 else 1
+AT_A_TIME = min(2, os.cpu_count() or 1)
 NBVAL = (
     "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "tests.nbval_fixes",
     "-p", "tests.notebook_costs", "-p", "no:hypothesispytest",
@@ -46,7 +46,8 @@ def command(stage, extra=()):
     else:
         files = [] if named else files
         several = len(named or files) > 1
-    split = ["-n", str(AT_A_TIME), "--dist", "loadfile"] if several else []
+    workers = AT_A_TIME + (stage == "unit" and AT_A_TIME > 1)
+    split = ["-n", str(workers), "--dist", "loadfile"] if several else []
     if split and stage == "unit":
         split.append(
             "--no-loadscope-reorder"
