@@ -501,10 +501,10 @@ def test_a_process_that_loads_everything_anew_tells_the_same(ask):
     assert "still running after 3 s" in report
 
 
-apart = pytest.mark.skipif(not judge_loaded.possible(), reason="none divides here")
+divides = pytest.mark.skipif(not judge_loaded.possible(), reason="none divides here")
 
 
-@apart
+@divides
 def test_a_loaded_process_that_was_killed_is_started_anew(ask, loaded):
     assert ask(MSE).word == "right"
     loaded.process.kill()
@@ -517,7 +517,7 @@ def test_a_loaded_process_that_was_killed_is_started_anew(ask, loaded):
     assert ask(MSE).word == "right"
 
 
-@apart
+@divides
 def test_an_answer_changes_nothing_for_the_next_one(ask, loaded):
     spoil = f"""
 import numpy, pathlib
