@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from utils.course import author, notebooks, pages, running
+from utils.course.notebooks import nbformat  # which starts quicker there
 
 SOLUTIONS = author.named([])
 REAL = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)

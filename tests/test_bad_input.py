@@ -1204,6 +1204,16 @@ ATTENTION = [
         lambda: attention.attention(QKV, QKV, QKV, torch.ones(3, 3)),
         "mask is boolean, True where one may look, not torch.float32",
     ),
+    (
+        lambda: attention.attention(
+            torch.zeros(3, 2, 3, 4), QKV.expand(2, -1, -1, -1), QKV
+        ),
+        "q, k and v have the same rows and heads, not (3, 2), (2, 2), (1, 2)",
+    ),
+    (
+        lambda: attention.attention(QKV, QKV, QKV, torch.ones(2, 3).bool()),
+        "a mask for (1, 2, 3, 3) (B, H, T, S) does not have the shape (2, 3)",
+    ),
     (lambda: attention.causal_mask(3, 2), "S is a whole number, at least 3, not 2"),
     (lambda: attention.window_mask(3, 3, 0), "width is a whole number, at least 1"),
     (lambda: attention.split_heads(QKV[0], 3), "4 features do not part into 3 heads"),
@@ -1929,6 +1939,10 @@ DEPLOYED = [
     (lambda: served.Server(app="streamed"), 'app is "module:function", not'),
     (lambda: cutting.best_cut([1, 2], [1], [1, 1], 5), "2 and 1 layers need as many"),
     (lambda: cutting.best_cut([1], [1], [1], 5), "one size more: 1 sizes"),
+    (
+        lambda: cutting.best_cut([float("nan")], [1], [1, 1], 5),
+        "device[0] is a number of at least 0, not nan",
+    ),
     (lambda: cutting.best_cut([1], [1], [1, 1], 0), "rate is a number above 0, not 0"),
     (lambda: sealed.manifest("no/such/folder"), "there is no folder"),
     (

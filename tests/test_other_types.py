@@ -5,11 +5,11 @@ import functools
 from importlib import import_module
 from types import GeneratorType
 
-import nbformat
 import pytest
 
 from utils import plots
 from utils.course import author
+from utils.course.notebooks import nbformat  # which starts quicker there
 
 LISTS = {  # chapter -> exercises whose answers may return lists
     "01_descent": "predict mse numeric_gradient mse_gradient gradient_step stable_rate "

@@ -5,10 +5,10 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from utils.course import author, notebooks, pages
+from utils.course.notebooks import nbformat  # which starts quicker there
 
 TAGS = {"setup", "solution", "nbval-ignore-output", "raises-exception"}
 FETCHES = re.compile(

@@ -63,9 +63,25 @@ def _fits(q, k, v, mask):
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
         raise ValueError(f"q (T, D), k (S, D) and v (S, any) do not fit: {shapes}")
+    try:
+        rows = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+    except RuntimeError:
+        heads = ", ".join(str(tuple(x.shape[:-2])) for x in (q, k, v))
+        raise ValueError(
+            f"q, k and v have the same rows and heads, not {heads}"
+        ) from None
     if mask is not None and getattr(mask, "dtype", None) != torch.bool:
         kind = getattr(mask, "dtype", given.kind(mask))
         raise TypeError(f"mask is boolean, True where one may look, not {kind}")
+    if mask is not None:
+        table = (*rows, q.shape[-2], k.shape[-2])
+        if mask.ndim > len(table) or any(
+            m not in (1, n) for m, n in zip(mask.shape[::-1], table[::-1])
+        ):
+            raise ValueError(
+                f"a mask for {table} (B, H, T, S) does not have the shape "
+                f"{tuple(mask.shape)}"
+            )
 
 
 # ---- who may look where ----

@@ -18,6 +18,9 @@ def cut_seconds(device, server, sizes, rate):
             f"size more: {len(sizes)} sizes"
         )
     given.number("rate", rate, above=0)
+    for name, all_of in (("device", device), ("server", server), ("sizes", sizes)):
+        for k, value in enumerate(all_of):
+            given.number(f"{name}[{k}]", value)
     return [
         sum(device[:k]) + sizes[k] / rate + sum(server[k:])
         for k in range(len(device) + 1)
