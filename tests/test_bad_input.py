@@ -822,6 +822,8 @@ DISTILLED = [
         "layer is a torch.nn.Linear, not torch.ReLU",
     ),
     (lambda: lora.LoRA(torch.nn.Linear(3, 2), 3, 1), "r is a whole number from 1 to 2"),
+    (lambda: lora.help_texts(5, 0), "words is a whole number, at least 1, not 0"),
+    (lambda: lora.help_texts(0, 5), "count is a whole number, at least 1, not 0"),
     (lambda: continual.forgetting(X_t), "a square of at least two tasks, not (4, 3)"),
     (lambda: continual.fisher(torch.nn.Linear(3, 2), X_t, y_t[:2]), "4 rows, 2 labels"),
     (

@@ -57,6 +57,13 @@ def test_products_count_the_tokens_of_the_mask_only():
     assert torch.allclose(found, x[mask].T @ x[mask] / int(mask.sum()), atol=1e-5)
 
 
+def test_pieces_of_help_repeat_and_have_their_length():
+    pieces = lora.help_texts(40, 7)
+    assert [len(p) for p in pieces] == [7] * 40 and pieces == lora.help_texts(40, 7)
+    assert pieces[:5] == lora.help_texts(5, 7) != lora.help_texts(5, 7, seed=1)
+    assert all(word[0].isalpha() for piece in pieces for word in piece)
+
+
 def test_springs_pull_only_after_a_move():
     net = nn.Sequential(nn.Linear(3, 4))
     F_w = continual.fisher(net, numbers(6, 3), torch.arange(6) % 4)

@@ -8,6 +8,7 @@ arXiv:2106.09685.
 import copy
 import importlib
 import inspect
+import random
 import re
 
 import numpy as np
@@ -94,6 +95,19 @@ class LoRA(nn.Module):
         with torch.no_grad():
             merged.weight += self.scale * self.B @ self.A
         return merged
+
+
+def help_texts(count, words, seed=0):
+    "Pieces of Python's own help texts, in random order: lists of `words` words."
+    from pydoc_data.topics import topics
+
+    count, words = given.whole("count", count), given.whole("words", words)
+    found = []
+    for name in sorted(topics):
+        w = re.findall(r"[A-Za-z][A-Za-z']+", topics[name])
+        found += [w[i : i + words] for i in range(0, len(w) - words, words)]
+    random.Random(seed).shuffle(found)
+    return found[:count]
 
 
 SUBPACKAGES = (
