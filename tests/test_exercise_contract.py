@@ -454,11 +454,11 @@ def test_the_line_of_an_error_is_the_readers(shown):
     ids=range(17),
 )
 def test_what_an_answer_returns_is_told_shortly(result, says):
-    began = time.perf_counter()
+    began = time.process_time()
     verdict, report = toy().judge(lambda x: result)
     assert verdict == "wrong" and says in report, report
     assert len(report) < 900
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_objects_that_cannot_be_compared_differ():

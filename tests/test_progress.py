@@ -161,7 +161,7 @@ def test_a_lock_that_another_process_keeps_is_told_in_one_line(
     import filelock
 
     real = filelock.FileLock
-    monkeypatch.setattr(filelock, "FileLock", lambda p, timeout: real(p, timeout=0.1))
+    monkeypatch.setattr(filelock, "FileLock", lambda p, **_: real(p, timeout=0.1))
     file.parent.mkdir()
     with real(str(file) + ".lock", is_singleton=False):
         progress.record("01_descent", "mse", "right")

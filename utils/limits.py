@@ -77,7 +77,8 @@ class time_limit:
         self.wall = time.monotonic() - self.began
         if any(map(_imports, [*inside, *self._elsewhere()])):
             self.allowed = max(self.allowed, self.cpu + self.seconds / 2)
-            self.latest = max(self.latest, self.wall + self.seconds / 2)
+            more = self.patience * self.seconds / 2
+            self.latest = max(self.latest, self.wall + more)
         return self.cpu >= self.allowed or self.wall >= self.latest
 
     def _ring(self, _, frame):

@@ -68,7 +68,8 @@ def record(chapter, exercise, event):
         import filelock
 
         path().parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(str(path()) + ".lock", timeout=3):
+        lock = filelock.FileLock(str(path()) + ".lock", timeout=3, poll_interval=0.005)
+        with lock:
             data = load()
             entry = data["exercises"].setdefault(f"{chapter}/{exercise}", {})
             entry[event] = entry.get(event, 0) + 1
