@@ -155,6 +155,7 @@ def serve(number, chapter, *modules):
     "Load, then divide for every answer that comes by the socket, until it is closed."
     judge_orphans.die_with_judge()
     channel = socket.socket(fileno=int(number))
+    gc.disable()  # imports leave no garbage
     import torch
 
     from utils.course import judge_process
@@ -167,6 +168,7 @@ def serve(number, chapter, *modules):
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # copies share what is never looked at
+    gc.enable()
     channel.sendall(b"loaded\n")
     while True:
         _, files, _, _ = socket.recv_fds(channel, 1, 3)
