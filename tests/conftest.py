@@ -26,12 +26,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: first.get(item.path.stem, len(SLOW)))
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_collection():
     gc.disable()  # making items makes no garbage
-
-
-def pytest_collection_finish():
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

@@ -261,7 +261,9 @@ def test_a_kernel_killed_while_its_server_starts_leaves_nothing(after, tmp_path)
 
 
 SHARES = (
-    "import time\nfrom utils.built.collectives import shared_folder\n"
+    "import os, time\nfrom pathlib import Path\nfrom utils.ranks import left\n"
+    "from utils.built.collectives import shared_folder\n"
+    "left.MEMORY = Path(os.environ['MEMORY'])\n"
     "folder = shared_folder(1000)\n"
     "open(folder.name + '/numbers', 'wb').write(bytes(1000))\n"
     "print(folder.name, flush=True)\ntime.sleep(600)"
@@ -269,14 +271,20 @@ SHARES = (
 
 
 @linux
-def test_memory_shared_by_a_killed_process_is_swept_and_no_others(tmp_path):
-    both = [script(SHARES, TMPDIR=str(tmp_path)) for _ in range(2)]
+def test_memory_shared_by_a_killed_process_is_swept_and_no_others(
+    tmp_path, monkeypatch, request
+):
+    memory = tempfile.TemporaryDirectory(dir=left.MEMORY)  # that no other test sweeps
+    request.addfinalizer(memory.cleanup)
+    monkeypatch.setattr(left, "MEMORY", Path(memory.name))
+    both = [script(SHARES, TMPDIR=str(tmp_path), MEMORY=memory.name) for _ in range(2)]
     killed, living = (Path(process.stdout.readline().strip()) for process in both)
     kill(both[0], tmp_path)
     assert not killed.exists() and (living / "numbers").exists()
     both[1].kill()
     both[1].communicate()
-    shared_folder(10).cleanup()  # whoever comes next, if no other test has
+    assert living.exists()
+    shared_folder(10).cleanup()  # whoever comes next
     assert not living.exists()
 
 

@@ -36,7 +36,7 @@ def serve(folder):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a rank's own handler comes late
     _prctl(ADOPT, 1)
-    gc.disable()  # imports leave no garbage, and looking for it takes a quarter longer
+    gc.disable()  # for good: imports leave no garbage, and forks turn it on again
     for name in ("torch", "torch.distributed", "numpy", "cloudpickle", "linecache"):
         import_module(name)
     server = _Server(events)
